@@ -1,0 +1,35 @@
+# Every target sets itself up: only python3 (3.11 or newer), make and a network are needed.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: demo test check bench docs e2e clean
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[demo,dev]'
+	@touch $@
+
+demo: $(STAMP) ## embedded Redis, simulated Convoy workload, exporter on 127.0.0.1:9464
+	@$(BIN)/otel-queue demo $(ARGS)
+
+test: $(STAMP) check ## lint, types, layers, docs, then every test that can run here
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m tests.docs_check
+
+bench: $(STAMP) ## one JSON object a line; make bench ONLY=inspector-wall runs one
+	@$(BIN)/python -m tests.bench $(ONLY)
+
+docs: $(STAMP) ## regenerate what is generated
+	$(BIN)/otel-queue catalog --markdown > docs/metrics.md
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build

@@ -1,0 +1,95 @@
+"""Redis replies as values. What is not of the expected form raises a ReadError with its reason."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import TypeVar
+
+from otel_queue.errors import MessageError, ReadError
+from otel_queue.redis_client import ErrorReply, Reply, reply_reason
+
+_T = TypeVar("_T")
+
+
+class Fields:
+    """Reads one field at a time; one that cannot be read is None, and counted in `failures` by reason."""
+
+    def __init__(self, failures: Counter[str]) -> None:
+        self.failures = failures
+
+    def __call__(self, parse: Callable[[Reply], _T], reply: Reply) -> _T | None:
+        """The parsed reply, or None."""
+        try:
+            return parse(reply)
+        except ReadError as error:
+            self.failures[error.reason] += 1
+        except MessageError:
+            self.failures["undecodable"] += 1
+        return None
+
+
+def unexpected(reply: Reply, wanted: str) -> ReadError:
+    """The error for a reply that is not what was asked for."""
+    if isinstance(reply, ErrorReply):
+        return ReadError(reply_reason(reply), str(reply))
+    return ReadError("protocol", f"expected {wanted}, got {type(reply).__name__}")
+
+
+def integer(reply: Reply) -> int:
+    """An integer reply."""
+    if type(reply) is int:
+        return reply
+    raise unexpected(reply, "an integer")
+
+
+def array(reply: Reply) -> list[Reply]:
+    """An array reply."""
+    if isinstance(reply, list):
+        return reply
+    raise unexpected(reply, "an array")
+
+
+def names(reply: Reply) -> list[bytes]:
+    """An array of byte strings."""
+    found = array(reply)
+    for item in found:
+        if not isinstance(item, bytes):
+            raise unexpected(item, "a byte string")
+    return found
+
+
+def text(reply: Reply) -> bytes | None:
+    """A byte string, or None for a key or field that does not exist."""
+    if reply is None or isinstance(reply, bytes):
+        return reply
+    raise unexpected(reply, "a byte string")
+
+
+def counter(reply: Reply) -> int | None:
+    """A counter's decimal text; None for a key that does not exist."""
+    value = text(reply)
+    return None if value is None else decimal(value)
+
+
+def decimal(value: bytes) -> int:
+    """A non-negative or negative decimal integer, written plainly."""
+    digits = value[1:] if value.startswith(b"-") else value
+    if not digits.isdigit() or len(digits) > 19:
+        raise ReadError("bad_value", f"{value[:40]!r} is not a decimal integer")
+    return int(value)
+
+
+def scored(reply: Reply) -> list[tuple[bytes, float]]:
+    """Members and scores of a sorted set read WITHSCORES."""
+    found = names(reply)
+    if len(found) % 2:
+        raise ReadError("protocol", "a member without a score")
+    try:
+        return [(found[index], float(found[index + 1])) for index in range(0, len(found), 2)]
+    except ValueError as error:
+        raise ReadError("protocol", str(error)) from error
+
+
+def lowest_score(reply: Reply) -> float | None:
+    """The score of the first member read WITHSCORES; None for an empty set."""
+    found = scored(reply)
+    return found[0][1] if found else None

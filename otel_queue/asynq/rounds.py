@@ -1,0 +1,113 @@
+"""Many readings in lock step: what they all ask for at the same time travels in one round trip.
+
+A reading is a generator. It yields the Request it needs next, is sent the replies, and returns its result; a
+ReadError is raised at its `yield` when its part could not be read. So each reading is written as if it were
+alone, and a hundred of them cost as many round trips as the longest one.
+"""
+
+from collections.abc import Callable, Generator, Iterable
+from typing import Any, Final, NamedTuple, TypeVar
+
+from otel_queue.asynq import keys
+from otel_queue.errors import ReadError
+from otel_queue.redis_client import RedisReader, Reply, Request, request
+
+_T = TypeVar("_T")
+Reading = Generator[Request, list[Reply], _T]
+
+# Travels last in every round, so Redis tells its time after all else of that round was read.
+_CLOCK: Final = request(keys.QUEUES, [("TIME",)])
+
+
+class _Waiting(NamedTuple):
+    reading: Reading[Any]
+    done: Callable[[Any], None]
+    failed: Callable[[ReadError], None] | None
+    request: Request
+
+
+class Rounds:
+    """Runs readings until all have returned.
+
+    `time` is Redis server time (Unix seconds) at the end of the latest round, None before the first one or
+    when Redis refuses TIME. Not safe for threads: one instance serves one collection.
+    """
+
+    def __init__(self, reader: RedisReader, deadline: float) -> None:
+        self._reader = reader
+        self._deadline = deadline
+        self._waiting: list[_Waiting] = []
+        self.round_trips = 0
+        self.time: float | None = None
+
+    def start(
+        self,
+        reading: Reading[_T],
+        done: Callable[[_T], None],
+        failed: Callable[[ReadError], None] | None = None,
+    ) -> None:
+        """Adds a reading.
+
+        `done` gets its result, and may start others, which join at the next round. `failed` gets the ReadError
+        with which it ended; without it, the error is raised out of `finish`.
+        """
+        self._advance(reading, done, failed, lambda: next(reading))
+
+    def finish(self) -> None:
+        """Runs rounds until no reading waits; raises ReadError when Redis cannot be read at all."""
+        while self._waiting:
+            waiting, self._waiting = self._waiting, []
+            *answers, clock = self._reader.read([item.request for item in waiting] + [_CLOCK], self._deadline)
+            self.round_trips += 1
+            self.time = _time(clock)
+            for (reading, done, failed, _), answer in zip(waiting, answers, strict=True):
+                step = _thrower(reading, answer) if isinstance(answer, ReadError) else _sender(reading, answer)
+                self._advance(reading, done, failed, step)
+
+    def run(self, readings: Iterable[Reading[_T]]) -> list[_T]:
+        """The results of the readings, in their order; raises the first ReadError among them."""
+        results: dict[int, _T] = {}
+        count = 0
+        for count, reading in enumerate(readings, start=1):
+            self.start(reading, _keeper(results, count))
+        self.finish()
+        return [results[index] for index in range(1, count + 1)]
+
+    def _advance(
+        self,
+        reading: Reading[_T],
+        done: Callable[[_T], None],
+        failed: Callable[[ReadError], None] | None,
+        step: Callable[[], Request],
+    ) -> None:
+        try:
+            wanted = step()
+        except StopIteration as stop:
+            done(stop.value)
+        except ReadError as error:
+            if failed is None:
+                raise
+            failed(error)
+        else:
+            self._waiting.append(_Waiting(reading, done, failed, wanted))
+
+
+def _sender(reading: Reading[Any], answer: list[Reply]) -> Callable[[], Request]:
+    return lambda: reading.send(answer)
+
+
+def _thrower(reading: Reading[Any], error: ReadError) -> Callable[[], Request]:
+    return lambda: reading.throw(error)
+
+
+def _keeper(results: dict[int, _T], index: int) -> Callable[[_T], None]:
+    return lambda result: results.__setitem__(index, result)
+
+
+def _time(clock: list[Reply] | ReadError) -> float | None:
+    if isinstance(clock, ReadError):
+        return None
+    match clock[0]:
+        case [bytes(seconds), bytes(micros)] if seconds.isdigit() and micros.isdigit():
+            return int(seconds) + int(micros) / 1e6
+    return None

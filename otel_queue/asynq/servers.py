@@ -1,0 +1,87 @@
+"""Reading servers with their busy workers, and schedulers with their entries; nothing is purged."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, Generic, TypeVar
+
+from otel_queue.asynq import keys
+from otel_queue.asynq.message import (
+    SchedulerEntry,
+    decode_scheduler_entry,
+    decode_server_info,
+    decode_worker_info,
+)
+from otel_queue.asynq.queue_info import ServerStatus
+from otel_queue.asynq.replies import Fields, names, scored, text
+from otel_queue.asynq.rounds import Reading, Rounds
+from otel_queue.errors import ReadError
+from otel_queue.redis_client import request
+
+_T = TypeVar("_T")
+
+# Scores are written by the servers' clocks; members this much past their end are asked for and then filtered
+# by Redis time, so that a first question before Redis time is known misses nothing.
+_MARGIN_SECONDS: Final = 60
+
+
+@dataclass(slots=True)
+class Alive(Generic[_T]):
+    """What a listing of live servers or schedulers has found so far; not `readable` if the listing failed."""
+
+    items: list[_T] = field(default_factory=list)
+    readable: bool = False
+
+
+def start_alive(
+    rounds: Rounds,
+    listing: bytes,
+    now: float,
+    failures: Counter[str],
+    read_member: Callable[[bytes], Reading[list[_T]]],
+) -> Alive[_T]:
+    """Starts reading the live members of `listing`, then each member on its own: two rounds in all."""
+    alive: Alive[_T] = Alive()
+
+    def count(error: ReadError) -> None:
+        failures[error.reason] += 1
+
+    def listed(members: list[bytes]) -> None:
+        alive.readable = True
+        for member in members:
+            rounds.start(read_member(member), alive.items.extend, count)
+
+    rounds.start(_read_alive(listing, now, rounds), listed, count)
+    return alive
+
+
+def _read_alive(listing: bytes, now: float, rounds: Rounds) -> Reading[list[bytes]]:
+    command = ("ZRANGEBYSCORE", listing, int(now) - _MARGIN_SECONDS, "+inf", "WITHSCORES")
+    replies = yield request(listing, [command])
+    alive_from = int(rounds.time or now)
+    return [member for member, score in scored(replies[0]) if score >= alive_from]
+
+
+def read_server(key: bytes, with_workers: bool, failures: Counter[str]) -> Reading[list[ServerStatus]]:
+    """One server by the key of its heartbeat; empty when it has just expired or cannot be decoded."""
+    fields = Fields(failures)
+    commands: list[tuple[bytes, ...]] = [(b"GET", key)]
+    if with_workers:
+        commands.append((b"HVALS", keys.workers_of(key)))
+    replies = yield request(key, commands)
+    value = fields(text, replies[0])
+    info = fields(decode_server_info, value) if value is not None else None
+    if info is None:
+        return []
+    listed = (fields(names, replies[1]) or ()) if with_workers else ()
+    workers = (fields(decode_worker_info, item) for item in listed)
+    own = (worker for worker in workers if worker is not None and worker.server_id == info.server_id)
+    return [ServerStatus(info, tuple(own))]
+
+
+def read_scheduler(key: bytes, failures: Counter[str]) -> Reading[list[SchedulerEntry]]:
+    """The entries of one scheduler, in the order in which they were registered."""
+    fields = Fields(failures)
+    replies = yield request(key, [("LRANGE", key, 0, -1)])
+    decoded = [fields(decode_scheduler_entry, item) for item in fields(names, replies[0]) or ()]
+    return [entry for entry in reversed(decoded) if entry is not None]

@@ -1,0 +1,246 @@
+"""From argument, environment, file and default to one checked Config; all faults are reported together."""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Final
+
+from otel_queue.catalog import CATALOG
+from otel_queue.config.secret import Secret
+from otel_queue.config.settings import SECTIONS, Config, Setting, all_settings
+from otel_queue.errors import ConfigError
+
+CONFIG_FILE_VARIABLE: Final = "OTEL_QUEUE_CONFIG"
+_TRUE: Final = frozenset({"true", "1", "yes", "on"})
+_FALSE: Final = frozenset({"false", "0", "no", "off"})
+
+
+def load_config(
+    arguments: Mapping[str, str] | None = None,
+    environment: Mapping[str, str] | None = None,
+    file: Path | None = None,
+) -> Config:
+    """The configuration in force.
+
+    `arguments` maps a setting's path (redis.url) to its text; `environment` defaults to the process's. The
+    file is `file`, else $OTEL_QUEUE_CONFIG, else none. Raises ConfigError with every fault found.
+    """
+    environment = os.environ if environment is None else environment
+    if file is None and (named := environment.get(CONFIG_FILE_VARIABLE)):
+        file = Path(named)
+    faults: list[str] = []
+    tables = _read_file(file, faults) if file else {}
+    chosen: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
+    for item in all_settings():
+        found = _find(item, arguments or {}, environment, tables)
+        if found is None:
+            continue
+        origin, raw = found
+        try:
+            chosen[item.section][item.field.name] = _convert(item, raw)
+        except ValueError as error:
+            faults.append(f"{item.path} (from {origin}): {error}")
+    attributes = _attributes(tables.get("attributes", {}), faults)
+    _read_password_file(chosen["redis"], faults)
+    config = Config(
+        **{section: kind(**chosen[section]) for section, kind in SECTIONS.items()}, attributes=attributes
+    )
+    faults.extend(_check(config, environment))
+    if faults:
+        raise ConfigError(faults)
+    return config
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """Host and port of `host:port`, `[v6]:port` or `:port` (loopback); raises ValueError."""
+    host, separator, port = text.rpartition(":")
+    if not separator or not port.isdecimal() or int(port) > 65535:
+        raise ValueError(f"{text!r} is not host:port, as in 127.0.0.1:9464")
+    return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
+
+
+def otlp_wanted(config: Config, environment: Mapping[str, str] | None = None) -> bool:
+    """Whether to push: as configured, else when a standard variable names an OTLP endpoint or exporter."""
+    environment = os.environ if environment is None else environment
+    exporters = environment.get("OTEL_METRICS_EXPORTER", "").replace(" ", "").split(",")
+    if config.otlp.enabled is not None:
+        return config.otlp.enabled
+    if "none" in exporters:
+        return False
+    endpoints = ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+    return "otlp" in exporters or any(environment.get(name) for name in endpoints)
+
+
+def otlp_protocol(environment: Mapping[str, str] | None = None) -> str:
+    """`http/protobuf` (the default) or `grpc`, by the standard variables; raises ValueError for others."""
+    environment = os.environ if environment is None else environment
+    name = "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL"
+    chosen = environment.get(name) or environment.get("OTEL_EXPORTER_OTLP_PROTOCOL") or "http/protobuf"
+    if chosen not in ("http/protobuf", "grpc"):
+        raise ValueError(f"OTLP protocol {chosen!r} is not supported; use http/protobuf or grpc")
+    return chosen
+
+
+def export_interval_seconds(environment: Mapping[str, str] | None = None) -> float:
+    """Seconds between pushes, from OTEL_METRIC_EXPORT_INTERVAL (milliseconds, default 60000)."""
+    environment = os.environ if environment is None else environment
+    text = environment.get("OTEL_METRIC_EXPORT_INTERVAL") or "60000"
+    try:
+        milliseconds = float(text)
+    except ValueError:
+        milliseconds = 0.0
+    if not 1 <= milliseconds < float("inf"):
+        raise ValueError(f"OTEL_METRIC_EXPORT_INTERVAL must be milliseconds, at least 1, not {text!r}")
+    return milliseconds / 1000
+
+
+def _read_file(file: Path, faults: list[str]) -> Mapping[str, Any]:
+    try:
+        with file.open("rb") as stream:
+            tables = tomllib.load(stream)
+    except OSError as error:
+        faults.append(f"{file}: cannot be read: {error.strerror}")
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        faults.append(f"{file}: not TOML: {error}")
+        return {}
+    known = {name: {item.name for item in fields(kind)} for name, kind in SECTIONS.items()}
+    for section, table in tables.items():
+        if section == "attributes":
+            continue
+        if section not in known:
+            faults.append(f"{file}: unknown section [{section}]{_closest(section, [*known, 'attributes'])}")
+        elif not isinstance(table, dict):
+            faults.append(f"{file}: {section} must be a section, as in [{section}]")
+        else:
+            faults.extend(
+                f"{file}: unknown setting {section}.{key}{_closest(key, known[section])}"
+                for key in table
+                if key not in known[section]
+            )
+    return tables
+
+
+def _closest(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _find(
+    item: Setting, arguments: Mapping[str, str], environment: Mapping[str, str], tables: Mapping[str, Any]
+) -> tuple[str, Any] | None:
+    if item.path in arguments:
+        return item.flag or item.path, arguments[item.path]
+    if environment.get(item.variable):
+        return item.variable, environment[item.variable]
+    table = tables.get(item.section)
+    if isinstance(table, dict) and item.field.name in table:
+        return "file", table[item.field.name]
+    return None
+
+
+def _convert(item: Setting, raw: Any) -> Any:
+    """The value in the setting's own type; raises ValueError that does not repeat a secret."""
+    kinds = str(item.field.type)
+    value: Any
+    if "bool" in kinds:
+        value = _as_bool(raw)
+    elif "int" in kinds or "float" in kinds:
+        value = _as_number(raw, whole="int" in kinds)
+        minimum = item.field.metadata["minimum"]
+        if minimum is not None and not minimum <= value < float("inf"):
+            raise ValueError(f"must be at least {minimum:g}, not {raw}")
+    elif not isinstance(raw, str):
+        raise ValueError(f"must be text, not {type(raw).__name__}")
+    elif "Secret" in kinds:
+        value = Secret(raw)
+    elif "Path" in kinds:
+        value = Path(raw)
+    else:
+        value = raw
+    return value
+
+
+def _as_bool(raw: Any) -> bool:
+    if isinstance(raw, bool):
+        return raw
+    text = str(raw).lower()
+    if text not in _TRUE | _FALSE:
+        raise ValueError(f"must be true or false, not {raw!r}")
+    return text in _TRUE
+
+
+def _as_number(raw: Any, *, whole: bool) -> float:
+    try:
+        if isinstance(raw, bool):
+            raise ValueError
+        number = float(raw)
+        if not whole:
+            return number
+        if number != int(number):
+            raise ValueError
+        return int(number)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"must be a {'whole ' if whole else ''}number, not {raw!r}") from error
+
+
+def _attributes(table: Any, faults: list[str]) -> Mapping[str, tuple[str, ...]]:
+    if not isinstance(table, dict):
+        faults.append("attributes: must be a section that maps a metric's name to a list of attribute keys")
+        return {}
+    chosen: dict[str, tuple[str, ...]] = {}
+    for name, keys in table.items():
+        row = CATALOG.get(name)
+        if row is None:
+            faults.append(f"attributes.{name}: no such metric{_closest(name, CATALOG)}")
+        elif not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+            faults.append(f"attributes.{name}: must be a list of attribute keys")
+        elif foreign := [key for key in keys if key not in row.keys]:
+            known = ", ".join(row.keys) or "none"
+            faults.append(f"attributes.{name}: {', '.join(foreign)} not among its keys ({known})")
+        else:
+            chosen[name] = tuple(keys)
+    return chosen
+
+
+def _read_password_file(redis: dict[str, Any], faults: list[str]) -> None:
+    path = redis.get("password_file")
+    if path is None:
+        return
+    if "password" in redis:
+        faults.append("redis.password and redis.password_file: set one of them")
+        return
+    try:
+        redis["password"] = Secret(Path(path).read_text(encoding="utf-8").rstrip("\r\n"))
+    except (OSError, UnicodeDecodeError) as error:
+        faults.append(f"redis.password_file: {path} cannot be read: {error}")
+
+
+def _check(config: Config, environment: Mapping[str, str]) -> list[str]:
+    """What each value allows but the whole does not."""
+    faults: list[str] = []
+    try:
+        location = config.redis.location
+        if config.redis.tls_ca_file and not location.tls:
+            faults.append("redis.tls_ca_file: the URL does not use TLS; use rediss://")
+    except ConfigError as error:
+        faults.extend(error.faults)
+    for name in ("tls_ca_file", "tls_cert_file", "tls_key_file"):
+        path = getattr(config.redis, name)
+        if path is not None and not path.is_file():
+            faults.append(f"redis.{name}: {path} is not a file")
+    try:
+        parse_listen(config.server.listen)
+    except ValueError as error:
+        faults.append(f"server.listen: {error}")
+    for check in (otlp_protocol, export_interval_seconds):
+        try:
+            check(environment)
+        except ValueError as error:
+            faults.append(str(error))
+    if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        faults.append("OTEL_SDK_DISABLED=true: nothing would be exported; unset it to run otel-queue")
+    return faults

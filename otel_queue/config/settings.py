@@ -1,0 +1,147 @@
+"""Every setting: its name, default, limits and help. Files, environment, flags and docs derive from here."""
+
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final
+
+from otel_queue.config.redis_url import RedisUrl, parse_redis_url
+from otel_queue.config.secret import Secret
+
+ENVIRONMENT_PREFIX: Final = "OTEL_QUEUE_"
+
+
+def setting(
+    default: Any, help: str, *, minimum: float | None = None, name: str | None = None, flag: bool = True
+) -> Any:
+    """A field of a section. `name` replaces SECTION_FIELD in the environment variable and the flag."""
+    return field(default=default, metadata={"help": help, "minimum": minimum, "name": name, "flag": flag})
+
+
+@dataclass(frozen=True, slots=True)
+class RedisConfig:
+    """[redis]: where asynq keeps its queues, and who we are there. A read-only user is enough."""
+
+    url: str = field(
+        default="redis://127.0.0.1:6379/0",
+        repr=False,
+        metadata={
+            "help": "redis://, rediss://, unix://, redis-sentinel:// or redis-cluster:// URL",
+            "minimum": None,
+            "name": None,
+            "flag": True,
+        },
+    )
+    username: str | None = setting(None, "ACL user; overrides the URL's")
+    password: Secret | None = setting(None, "password of that user", flag=False)
+    password_file: Path | None = setting(None, "file that holds the password")
+    sentinel_username: str | None = setting(None, "ACL user at the Sentinels")
+    sentinel_password: Secret | None = setting(None, "password at the Sentinels", flag=False)
+    tls_ca_file: Path | None = setting(None, "CA certificates (PEM); the system's when unset")
+    tls_cert_file: Path | None = setting(None, "client certificate (PEM)")
+    tls_key_file: Path | None = setting(None, "key of the client certificate (PEM)")
+    tls_skip_verify: bool = setting(False, "accept any server certificate; for tests only")
+    connect_timeout_seconds: float = setting(2.0, "limit for one connection attempt", minimum=0.001)
+
+    @property
+    def location(self) -> RedisUrl:
+        """The parsed URL; raises ConfigError. Its str() shows no credentials."""
+        return parse_redis_url(self.url)
+
+
+@dataclass(frozen=True, slots=True)
+class QueueConfig:
+    """[queue]: the queue lane."""
+
+    timeout_seconds: float = setting(3.0, "limit for one collection from Redis", minimum=0.01)
+    min_interval_seconds: float = setting(1.0, "readers within this time share one collection", minimum=0.0)
+    max_staleness_seconds: float = setting(
+        30.0, "a failing lane keeps its last values this long, then its series disappear", minimum=0.0
+    )
+    groups_cap: int = setting(10_000, "queues with more groups report no aggregating count and no size", minimum=0)
+    memory_interval_seconds: float = setting(
+        300.0, "how often memory usage is sampled with MEMORY USAGE; 0 turns it off", minimum=0.0
+    )
+    task_types_interval_seconds: float = setting(
+        0.0, "how often tasks are sampled by type; 0 turns it off", minimum=0.0
+    )
+    task_types_sample: int = setting(100, "tasks sampled per queue and state", minimum=1)
+    convoy: bool = setting(True, "export Convoy's two queue gauges", flag=True)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """[server]: the HTTP side."""
+
+    listen: str = setting("127.0.0.1:9464", "host:port to listen on; loopback unless you say so", name="listen")
+    web_config_file: Path | None = setting(
+        None, "TLS and basic auth, in the form that Prometheus exporters use", name="web_config"
+    )
+    scrape_budget_seconds: float = setting(
+        8.0, "a scrape answers within this time, with what is known by then", minimum=0.1
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class OtlpConfig:
+    """[otlp]: push. Endpoint, protocol, headers, interval and so on are OpenTelemetry's own variables."""
+
+    enabled: bool | None = setting(None, "push OTLP; unset means: if OTEL_EXPORTER_OTLP[_METRICS]_ENDPOINT is set")
+    shutdown_timeout_seconds: float = setting(5.0, "limit for the last push at shutdown", minimum=0.1)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All settings. `attributes` narrows a metric's attribute keys: the rest are dropped by its View."""
+
+    redis: RedisConfig = RedisConfig()
+    queue: QueueConfig = QueueConfig()
+    server: ServerConfig = ServerConfig()
+    otlp: OtlpConfig = OtlpConfig()
+    attributes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+SECTIONS: Final[Mapping[str, type]] = {
+    "redis": RedisConfig,
+    "queue": QueueConfig,
+    "server": ServerConfig,
+    "otlp": OtlpConfig,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting as file, environment and command line know it."""
+
+    section: str
+    field: Field[Any]
+
+    @property
+    def path(self) -> str:
+        """Its place in the file, e.g. redis.url."""
+        return f"{self.section}.{self.field.name}"
+
+    @property
+    def _name(self) -> str:
+        return self.field.metadata["name"] or f"{self.section}_{self.field.name}"
+
+    @property
+    def variable(self) -> str:
+        """Its environment variable, e.g. OTEL_QUEUE_REDIS_URL."""
+        return ENVIRONMENT_PREFIX + self._name.upper()
+
+    @property
+    def flag(self) -> str | None:
+        """Its flag, e.g. --redis-url; None for secrets, which do not belong on a command line."""
+        return "--" + self._name.replace("_", "-") if self.field.metadata["flag"] else None
+
+    @property
+    def help(self) -> str:
+        """One line."""
+        text: str = self.field.metadata["help"]
+        return text
+
+
+def all_settings() -> tuple[Setting, ...]:
+    """Every setting, section by section, in the order of the dataclasses."""
+    return tuple(Setting(section, item) for section, kind in SECTIONS.items() for item in fields(kind))

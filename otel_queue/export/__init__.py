@@ -1,0 +1,1 @@
+"""From families to readers: OpenTelemetry instruments, Prometheus text, OTLP."""

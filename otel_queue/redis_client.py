@@ -1,0 +1,337 @@
+"""Connections to Redis, and the one way in which this package reads: many packed commands, one round trip.
+
+redis-py connects, authenticates, speaks TLS and finds masters and cluster nodes. The exchange itself goes
+past its command layer: requests are joined as bytes and the replies are parsed by hiredis in place, because
+the commands are the same at every collection and a client object per command would cost most of the time.
+
+Reasons in `ReadError.reason` and for `ErrorReply`: auth, permission, connection, timeout, loading, readonly,
+wrong_type, aborted, moved, cluster_down, master_down, not_supported, error_reply, protocol.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, NamedTuple, Protocol, TypeVar, cast
+
+import hiredis
+import redis
+from redis.cluster import ClusterNode, RedisCluster
+from redis.sentinel import Sentinel
+
+from otel_queue.config import RedisConfig
+from otel_queue.errors import ReadError
+
+# A reply as hiredis gives it: bytes, int, None, list of those, or an ErrorReply. Parsed where it is used.
+Reply = Any
+ErrorReply = hiredis.ReplyError
+
+_T = TypeVar("_T")
+_READ_SIZE: Final = 1 << 16
+_NOT_YET: Final = object()
+# hiredis takes any sequence of words, and any buffer; its type stubs are narrower.
+_pack: Final[Callable[..., bytes]] = hiredis.pack_command
+
+_REASON_BY_PREFIX: Final = {
+    "NOAUTH": "auth",
+    "WRONGPASS": "auth",
+    "NOPERM": "permission",
+    "LOADING": "loading",
+    "READONLY": "readonly",
+    "WRONGTYPE": "wrong_type",
+    "EXECABORT": "aborted",
+    "MOVED": "moved",
+    "ASK": "moved",
+    "CLUSTERDOWN": "cluster_down",
+    "TRYAGAIN": "cluster_down",
+    "MASTERDOWN": "master_down",
+}
+
+
+class Request(NamedTuple):
+    """Packed commands of one hash slot, answered by `replies` replies. `key` routes it in a cluster."""
+
+    key: bytes
+    packed: bytes
+    replies: int
+
+
+class RedisReader(Protocol):
+    """Reads many requests in one round trip (one per cluster node)."""
+
+    def read(self, requests: Sequence[Request], deadline: float) -> list[list[Reply] | ReadError]:
+        """The replies to each request, in order.
+
+        `deadline` is in `time.monotonic` seconds. A ReadError stands in for the replies of a request whose
+        node could not be read. Raises ReadError when nothing at all could be read.
+        """
+        ...
+
+    def close(self) -> None:
+        """Ends all connections; a later read opens new ones."""
+        ...
+
+
+def pack(*words: bytes | str | int) -> bytes:
+    """One command in Redis's wire format."""
+    return _pack(words)
+
+
+def request(key: bytes, commands: Iterable[tuple[bytes | str | int, ...]]) -> Request:
+    """The commands as one request. All their keys must share the slot of `key`."""
+    packed = [_pack(words) for words in commands]
+    return Request(key, b"".join(packed), len(packed))
+
+
+def reply_reason(reply: Exception) -> str:
+    """Why Redis refused a command, as one word from the bounded set."""
+    text = str(reply)
+    known = _REASON_BY_PREFIX.get(text.split(" ", 1)[0])
+    if known:
+        return known
+    return "not_supported" if "unknown command" in text or "not allowed" in text else "error_reply"
+
+
+def connect(config: RedisConfig) -> RedisReader:
+    """A reader for the configured Redis. Connects at the first read. Raises ConfigError for a bad URL."""
+    location = config.location
+    options = _connection_options(config)
+    if location.topology == "cluster":
+        return _ClusterReader(location.nodes, options, str(location))
+    if location.topology == "sentinel":
+        return _NodeReader(_sentinel_pool(config, options), str(location))
+    if location.topology == "unix":
+        options |= {"connection_class": redis.UnixDomainSocketConnection, "path": location.path}
+    else:
+        host, port = location.nodes[0]
+        options |= {"host": host, "port": port}
+    return _NodeReader(redis.ConnectionPool(**options), str(location))
+
+
+def _connection_options(config: RedisConfig) -> dict[str, Any]:
+    location = config.location
+    # In the Sentinel form the URL's credentials belong to the Sentinels.
+    own = location.topology != "sentinel"
+    password = config.password or (location.password if own else None)
+    options: dict[str, Any] = {
+        "db": location.database,
+        "username": config.username or (location.username if own else None),
+        "password": password.reveal() if password else None,
+        "protocol": 2,  # hiredis gives RESP2 replies below; RESP3 needs HELLO, which old servers lack
+        "socket_connect_timeout": config.connect_timeout_seconds,
+        "socket_timeout": config.connect_timeout_seconds,  # for the handshake; reads set their own
+        "driver_info": None,  # CLIENT SETINFO would need one more permission
+    }
+    if location.tls:
+        options |= {
+            "connection_class": redis.SSLConnection,
+            "ssl_ca_certs": _text(config.tls_ca_file),
+            "ssl_certfile": _text(config.tls_cert_file),
+            "ssl_keyfile": _text(config.tls_key_file),
+            "ssl_cert_reqs": "none" if config.tls_skip_verify else "required",
+            "ssl_check_hostname": not config.tls_skip_verify,
+        }
+    return options
+
+
+def _text(path: object) -> str | None:
+    return None if path is None else str(path)
+
+
+def _sentinel_pool(config: RedisConfig, options: dict[str, Any]) -> redis.ConnectionPool:
+    location = config.location
+    password = config.sentinel_password or location.password
+    tls = {name: value for name, value in options.items() if name.startswith("ssl_")}
+    if options.pop("connection_class", None) is not None:
+        options["ssl"] = tls["ssl"] = True
+    timeout = config.connect_timeout_seconds
+    sentinel = Sentinel(
+        list(location.nodes),
+        sentinel_kwargs={
+            "username": config.sentinel_username or location.username,
+            "password": password.reveal() if password else None,
+            "socket_timeout": timeout,
+            "socket_connect_timeout": timeout,
+            "driver_info": None,
+            **tls,
+        },
+        **options,
+    )
+    client = sentinel.master_for(location.master)
+    return cast(redis.ConnectionPool, client.connection_pool)
+
+
+class _NodeReader:
+    """Reads one server: standalone, over a Unix socket, or the master that Sentinel names."""
+
+    def __init__(self, pool: redis.ConnectionPool, name: str) -> None:
+        self._pool = pool
+        self._name = name
+        self._lock = threading.Lock()
+
+    def read(self, requests: Sequence[Request], deadline: float) -> list[list[Reply] | ReadError]:
+        payload = b"".join(item.packed for item in requests)
+        count = sum(item.replies for item in requests)
+        with self._lock:
+            replies = self._exchange(payload, count, deadline)
+        parts: list[list[Reply] | ReadError] = []
+        start = 0
+        for item in requests:
+            parts.append(replies[start : start + item.replies])
+            start += item.replies
+        return parts
+
+    def _exchange(self, payload: bytes, count: int, deadline: float) -> list[Reply]:
+        connection = _translated(self._name, self._pool.get_connection)
+        try:
+            replies = exchange(socket_of(connection), payload, count, deadline)
+        except BaseException as error:
+            # Replies of this exchange may still arrive: the connection must not be used again.
+            connection.disconnect()
+            if isinstance(error, OSError | hiredis.HiredisError):
+                raise _as_read_error(self._name, error) from error
+            raise
+        finally:
+            self._pool.release(connection)
+        return replies
+
+    def close(self) -> None:
+        self._pool.disconnect()
+
+
+class _ClusterReader:
+    """Reads a Redis Cluster: one round trip per node, after one more when slots have moved."""
+
+    def __init__(self, nodes: Sequence[tuple[str, int]], options: dict[str, Any], name: str) -> None:
+        self._startup = nodes
+        # RedisCluster takes `ssl` instead of a connection class, and no database.
+        self._options = {key: value for key, value in options.items() if key != "db"}
+        if self._options.pop("connection_class", None) is not None:
+            self._options["ssl"] = True
+        self._name = name
+        self._cluster: RedisCluster | None = None
+        self._readers: dict[str, _NodeReader] = {}
+
+    def read(self, requests: Sequence[Request], deadline: float) -> list[list[Reply] | ReadError]:
+        results = self._read_once(requests, deadline)
+        stale = [index for index, result in enumerate(results) if _moved(result)]
+        if stale:
+            self._forget_topology()
+            again = self._read_once([requests[index] for index in stale], deadline)
+            for index, result in zip(stale, again, strict=True):
+                results[index] = result
+        failures = [result for result in results if isinstance(result, ReadError)]
+        if failures:
+            self._forget_topology()  # a node may have failed over: ask the others
+        if failures and len(failures) == len(results):
+            raise failures[0]
+        return results
+
+    def _read_once(self, requests: Sequence[Request], deadline: float) -> list[list[Reply] | ReadError]:
+        cluster = self._topology()
+        by_node: dict[str, list[int]] = {}
+        nodes: dict[str, ClusterNode] = {}
+        results: list[list[Reply] | ReadError] = [ReadError("cluster_down", "no node serves the slot")] * len(
+            requests
+        )
+        for index, item in enumerate(requests):
+            try:
+                node = cluster.nodes_manager.get_node_from_slot(cluster.keyslot(item.key))
+            except redis.RedisError as error:
+                results[index] = _as_read_error(self._name, error)
+                continue
+            nodes[node.name] = node
+            by_node.setdefault(node.name, []).append(index)
+        for name, indexes in by_node.items():
+            try:
+                parts = self._reader(nodes[name]).read([requests[index] for index in indexes], deadline)
+            except ReadError as error:
+                parts = [error] * len(indexes)
+            for index, part in zip(indexes, parts, strict=True):
+                results[index] = part
+        return results
+
+    def _topology(self) -> RedisCluster:
+        if self._cluster is None:
+            nodes = [ClusterNode(host, port) for host, port in self._startup]
+            self._cluster = _translated(self._name, lambda: RedisCluster(startup_nodes=nodes, **self._options))
+        return self._cluster
+
+    def _reader(self, node: ClusterNode) -> _NodeReader:
+        if node.name not in self._readers:
+            assert self._cluster is not None
+            client = self._cluster.get_redis_connection(node)
+            self._readers[node.name] = _NodeReader(client.connection_pool, node.name)
+        return self._readers[node.name]
+
+    def _forget_topology(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._readers.clear()
+        if self._cluster is not None:
+            self._cluster.close()
+            self._cluster = None
+
+
+def _moved(result: list[Reply] | ReadError) -> bool:
+    return not isinstance(result, ReadError) and any(
+        isinstance(reply, ErrorReply) and reply_reason(reply) == "moved" for reply in result
+    )
+
+
+def socket_of(connection: Any) -> Any:
+    """The connected socket. redis-py has no public way to it, so this is the one place that knows."""
+    return connection._get_socket()
+
+
+def exchange(sock: Any, payload: bytes, count: int, deadline: float) -> list[Reply]:
+    """Sends `payload` and reads `count` replies; raises TimeoutError, OSError or hiredis.HiredisError.
+
+    Redis reads all it is sent before it stops to answer, so sending first cannot lock up.
+    """
+    sock.settimeout(_remaining(deadline))
+    sock.sendall(payload)
+    reader: Any = hiredis.Reader(notEnoughData=_NOT_YET)
+    buffer = bytearray(_READ_SIZE)
+    replies: list[Reply] = []
+    while len(replies) < count:
+        sock.settimeout(_remaining(deadline))
+        size = sock.recv_into(buffer)
+        if not size:
+            raise ConnectionResetError(f"the server closed the connection after {len(replies)} of {count} replies")
+        reader.feed(buffer, 0, size)
+        while (reply := reader.gets()) is not _NOT_YET:
+            replies.append(reply)
+    if len(replies) > count or reader.has_data():
+        raise hiredis.ProtocolError(f"more than {count} replies")
+    return replies
+
+
+def _remaining(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("the time for this collection is used up")
+    return left
+
+
+def _translated(name: str, action: Callable[[], _T]) -> _T:
+    try:
+        return action()
+    except (redis.RedisError, OSError) as error:
+        raise _as_read_error(name, error) from error
+
+
+def _as_read_error(name: str, error: Exception) -> ReadError:
+    if isinstance(error, redis.AuthenticationError):
+        reason = "auth"
+    elif isinstance(error, redis.TimeoutError | TimeoutError):
+        reason = "timeout"
+    elif isinstance(error, redis.BusyLoadingError):
+        reason = "loading"
+    elif isinstance(error, redis.ResponseError):
+        reason = reply_reason(error)
+    elif isinstance(error, hiredis.HiredisError):
+        reason = "protocol"
+    else:
+        reason = "connection"
+    return ReadError(reason, f"{name}: {error or type(error).__name__}")
