@@ -34,6 +34,11 @@ class Row:
     removed_in: str = ""
     opt_in: bool = False
 
+    @property
+    def adds_up(self) -> bool:
+        """Whether series that lose a key are summed (counts, bytes); ages and flags take the largest."""
+        return self.unit not in ("", "s") or self.name.endswith("_bytes")
+
 
 _TASK, _QUEUE, _SECONDS = "{task}", "{queue}", "s"
 

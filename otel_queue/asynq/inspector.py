@@ -156,8 +156,14 @@ class Inspector:
         """The entries of all live schedulers, in the order in which each registered them."""
         return self._alive(keys.SCHEDULERS, lambda key: read_scheduler(key, Counter()))
 
-    def memory_usage(self, queues: Sequence[keys.Name] | None = None) -> dict[str, int | None]:
-        """Estimated bytes per queue (all queues by default), None where MEMORY USAGE was refused or failed."""
+    def memory_usage(
+        self, queues: Sequence[keys.Name] | None = None, *, failures: Counter[str] | None = None
+    ) -> dict[str, int | None]:
+        """Estimated bytes per queue (all queues by default), None where MEMORY USAGE was refused or failed.
+
+        `failures` is given the reasons.
+        """
+        count = _counting(failures)
         names_wanted = self._queue_names() if queues is None else [keys.as_bytes(name) for name in queues]
         found: dict[str, int | None] = {keys.display(name): None for name in names_wanted}
         for chunk in _chunks(names_wanted):
@@ -165,18 +171,24 @@ class Inspector:
                 rounds = self._rounds()
                 for name in chunk:
                     label = keys.display(name)
-                    rounds.start(read_memory_usage(name, self._groups_cap), _setter(found, label), lambda _: None)
+                    rounds.start(read_memory_usage(name, self._groups_cap), _setter(found, label), count)
                 rounds.finish()
         return found
 
     def sample_task_types(
-        self, queues: Sequence[keys.Name] | None = None, size: int = 100
+        self,
+        queues: Sequence[keys.Name] | None = None,
+        size: int = 100,
+        *,
+        failures: Counter[str] | None = None,
     ) -> dict[str, dict[str, Mapping[str, int]]]:
         """Queue -> state -> task type -> count among the first `size` tasks of that state.
 
         Reads the messages of up to `size` tasks per queue and state, payloads included. Broken tasks are left
-        out.
+        out; `failures` is given the reasons.
         """
+        count = _counting(failures)
+        broken: Counter[str] = Counter() if failures is None else failures
         names_wanted = self._queue_names() if queues is None else [keys.as_bytes(name) for name in queues]
         found: dict[str, dict[str, Mapping[str, int]]] = {}
         for chunk in _chunks(names_wanted):
@@ -186,9 +198,9 @@ class Inspector:
                     by_state = found.setdefault(keys.display(name), {})
                     for state in LISTED_STATES:
                         rounds.start(
-                            read_task_types(name, state, size, Counter()),
+                            read_task_types(name, state, size, broken),
                             _setter(by_state, state),
-                            lambda _: None,
+                            count,
                         )
                 rounds.finish()
         return found
@@ -272,6 +284,14 @@ def _read_history(queue: bytes, days: Sequence[str]) -> Reading[list[DailyStats]
 
 def _count(reply: Reply) -> int:
     return counter(reply) or 0
+
+
+def _counting(failures: Counter[str] | None) -> Callable[[ReadError], None]:
+    def count(error: ReadError) -> None:
+        if failures is not None:
+            failures[error.reason] += 1
+
+    return count
 
 
 def _chunks(queues: Sequence[bytes]) -> Iterable[Sequence[bytes]]:

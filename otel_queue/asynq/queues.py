@@ -2,14 +2,13 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
 from otel_queue.asynq import keys
 from otel_queue.asynq.queue_info import STATES, QueueInfo
-from otel_queue.asynq.replies import Fields, array, counter, integer, lowest_score, names, text
+from otel_queue.asynq.replies import Fields, array, counter, names, text
 from otel_queue.asynq.rounds import Reading, Rounds
 from otel_queue.errors import ReadError
 from otel_queue.redis_client import ErrorReply, Reply, Request, pack, request
@@ -21,50 +20,57 @@ LOOK_FAR: Final = 128
 NEVER: Final = float("inf")
 
 _COUNTERS: Final = ("processed", "failed", "processed_total", "failed_total")
-_COUNTED_STATES: Final = ("scheduled", "retry", "archived", "completed")
+_SORTED_SETS: Final = ("scheduled", "retry", "archived", "completed")
 _MULTI: Final = pack("MULTI")
 _EXEC: Final = pack("EXEC")
 
 
-@dataclass(slots=True)
 class QueuePlan:
-    """What is asked of one queue in the first round, kept from snapshot to snapshot.
+    """What is asked of one queue in the first round, packed once and kept from snapshot to snapshot.
 
     `look` is how many pending tasks are looked at for a pending_since; `list_groups` whether the members of
     the groups set are asked for at once. Both follow what the last snapshot found.
     """
 
-    name: bytes
-    look: int = 1
-    list_groups: bool = False
-    _packed: dict[tuple[str, int, bool], Request] = field(default_factory=dict)
+    def __init__(self, name: bytes) -> None:
+        self.name = name
+        self.look = 1
+        self.list_groups = False
+        self.pending = keys.queue_key(name, "pending")
+        self.lease = keys.queue_key(name, "lease")
+        self.groups = keys.queue_key(name, "groups")
+        self._packed: dict[tuple[str, int, bool], Request] = {}
 
     def first_request(self, day: str) -> Request:
         """The queue's commands in one transaction, so that no task is counted twice or missed."""
         variant = (day, self.look, self.list_groups)
-        if variant not in self._packed:
+        found = self._packed.get(variant)
+        if found is None:
             if len(self._packed) > 8:  # days pass
                 self._packed.clear()
-            plain = request(keys.queue_key(self.name, "pending"), self.commands(day))
-            self._packed[variant] = Request(plain.key, _MULTI + plain.packed + _EXEC, plain.replies + 2)
-        return self._packed[variant]
+            plain = request(self.pending, self.commands(day))
+            found = Request(plain.key, _MULTI + plain.packed + _EXEC, plain.replies + 2)
+            self._packed[variant] = found
+        return found
 
     def commands(self, day: str) -> list[tuple[bytes | str | int, ...]]:
-        """The commands of the first round, in the order in which `_read_first` takes the replies."""
-        key = {suffix: keys.queue_key(self.name, suffix) for suffix in (*_COUNTED_STATES, "lease", "groups")}
-        pending = keys.queue_key(self.name, "pending")
+        """The commands of the first round, in the order in which `_take_first` takes the replies."""
+        scheduled, retry, archived, completed = (keys.queue_key(self.name, state) for state in _SORTED_SETS)
         return [
-            ("LLEN", pending),
+            ("LLEN", self.pending),
             ("LLEN", keys.queue_key(self.name, "active")),
-            *(("ZCARD", key[state]) for state in _COUNTED_STATES),
-            ("ZCARD", key["lease"]),
-            ("ZRANGE", key["lease"], 0, 0, "WITHSCORES"),
-            ("ZRANGE", key["scheduled"], 0, 0, "WITHSCORES"),
-            ("ZRANGE", key["retry"], 0, 0, "WITHSCORES"),
+            ("ZCARD", scheduled),
+            ("ZCARD", retry),
+            ("ZCARD", archived),
+            ("ZCARD", completed),
+            ("ZCARD", self.lease),
+            ("ZRANGE", self.lease, 0, 0, "WITHSCORES"),
+            ("ZRANGE", scheduled, 0, 0, "WITHSCORES"),
+            ("ZRANGE", retry, 0, 0, "WITHSCORES"),
             ("MGET", *self.counter_keys(day)),
             ("EXISTS", keys.queue_key(self.name, "paused")),
-            ("LRANGE", pending, -self.look, -1),
-            ("SMEMBERS" if self.list_groups else "SCARD", key["groups"]),
+            ("LRANGE", self.pending, -self.look, -1),
+            ("SMEMBERS" if self.list_groups else "SCARD", self.groups),
         ]
 
     def counter_keys(self, day: str) -> tuple[bytes, bytes, bytes, bytes]:
@@ -175,7 +181,7 @@ def _transaction(plan: QueuePlan, day: str) -> Reading[list[Reply]]:
     if isinstance(replies[-1], list):
         return replies[-1]
     # One command was refused, and took the transaction with it: ask one by one, and lose only that one.
-    return (yield request(keys.queue_key(plan.name, "pending"), plan.commands(day)))
+    return (yield request(plan.pending, plan.commands(day)))
 
 
 def _take_first(
@@ -189,25 +195,26 @@ def _take_first(
         pending, active, scheduled, retry, archived, completed, leases,
         next_lease, next_scheduled, next_retry, counters, paused, ids, groups,
     ) = results  # fmt: skip
-    found.pending = fields(integer, pending)
-    found.active = fields(integer, active)
-    found.scheduled = fields(integer, scheduled)
-    found.retry = fields(integer, retry)
-    found.archived = fields(integer, archived)
-    found.completed = fields(integer, completed)
-    found.leases = fields(integer, leases)
-    found.next_lease = fields(_first_score, next_lease)
-    found.next_scheduled = fields(_first_score, next_scheduled)
-    found.next_retry = fields(_first_score, next_retry)
-    for name, value in zip(_COUNTERS, fields(_four, counters) or [], strict=False):
+    found.pending = fields.integer(pending)
+    found.active = fields.integer(active)
+    found.scheduled = fields.integer(scheduled)
+    found.retry = fields.integer(retry)
+    found.archived = fields.integer(archived)
+    found.completed = fields.integer(completed)
+    found.leases = fields.integer(leases)
+    found.next_lease = fields.first_score(next_lease, NEVER)
+    found.next_scheduled = fields.first_score(next_scheduled, NEVER)
+    found.next_retry = fields.first_score(next_retry, NEVER)
+    for name, value in zip(_COUNTERS, fields(_four_texts, counters) or (), strict=False):
         if value is None:
             found.absent.append(name)
         else:
-            setattr(found, name, fields(counter, value))
-    found.paused = fields(_flag, paused)
+            setattr(found, name, fields.counter(value))
+    exists = fields.integer(paused)
+    found.paused = None if exists is None else bool(exists)
     pending_ids = fields(names, ids) or []
     if not plan.list_groups:
-        found.groups = fields(integer, groups)
+        found.groups = fields.integer(groups)
         found.aggregating = 0 if found.groups == 0 else None
         return pending_ids, None
     listed = fields(names, groups)
@@ -220,8 +227,7 @@ def _list_groups(found: QueueReading, plan: QueuePlan, fields: Fields, cap: int)
     if found.groups is not None and found.groups > cap:
         fields.failures["groups_capped"] += 1
         return None
-    key = keys.queue_key(plan.name, "groups")
-    replies = yield request(key, [("SMEMBERS", key)])
+    replies = yield request(plan.groups, [("SMEMBERS", plan.groups)])
     return fields(names, replies[0])
 
 
@@ -235,30 +241,29 @@ def _read_second(
     fields: Fields,
 ) -> Reading[None]:
     """What depends on the first round: pending_since, the groups' sizes, expired leases, absent counters."""
-    absent = [
-        (name, key) for name, key in zip(_COUNTERS, plan.counter_keys(day), strict=True) if name in found.absent
-    ]
+    commands = _pending_since_commands(plan, ids)
+    if groups:
+        commands += [("ZCARD", keys.group(plan.name, group)) for group in groups]
+    if found.absent:
+        # MGET says nil for a missing key and for one of another type alike; GET tells them apart.
+        by_name = dict(zip(_COUNTERS, plan.counter_keys(day), strict=True))
+        commands += [("GET", by_name[name]) for name in found.absent]
     now = rounds.time or time.time()
     lease_due = found.next_lease is not None and found.next_lease <= now
-    if found.next_lease is not None and not lease_due:
-        found.lease_expired = 0
-    lease = keys.queue_key(plan.name, "lease")
-    commands: list[tuple[bytes | str | int, ...]] = [
-        *_pending_since_commands(plan, ids),
-        *(("ZCARD", keys.group(plan.name, group)) for group in groups or ()),
-        # MGET says nil for a missing key and for one of another type alike; GET tells them apart.
-        *(("GET", key) for _, key in absent),
-        *([("ZCOUNT", lease, "-inf", int(now))] if lease_due else []),
-    ]
-    replies = iter((yield request(lease, commands)) if commands else [])
-    position = _take_pending_since(found, islice(replies, len(ids)), fields)
-    if groups:
-        sizes = [fields(integer, reply) for reply in islice(replies, len(groups))]
-        found.aggregating = None if None in sizes else sum(size for size in sizes if size)
-    for name, _ in absent:
-        setattr(found, name, fields(_present_counter, next(replies)))
     if lease_due:
-        found.lease_expired = fields(integer, next(replies))
+        commands.append(("ZCOUNT", plan.lease, "-inf", int(now)))
+    elif found.next_lease is not None:
+        found.lease_expired = 0
+    answer: list[Reply] = (yield request(plan.lease, commands)) if commands else []
+    replies = iter(answer)
+    position = _take_pending_since(found, list(islice(replies, len(ids))), fields)
+    if groups:
+        sizes = [fields.integer(reply) for reply in islice(replies, len(groups))]
+        found.aggregating = None if None in sizes else sum(size for size in sizes if size)
+    for name in found.absent:
+        setattr(found, name, fields(_count, next(replies)))
+    if lease_due:
+        found.lease_expired = fields.integer(next(replies))
     yield from _look_further(found, plan, position, fields)
 
 
@@ -266,18 +271,15 @@ def _pending_since_commands(plan: QueuePlan, ids: list[bytes]) -> list[tuple[byt
     return [("HGET", keys.task(plan.name, task_id), "pending_since") for task_id in reversed(ids)]
 
 
-def _take_pending_since(found: QueueReading, replies: Iterable[Reply], fields: Fields) -> int | None:
+def _take_pending_since(found: QueueReading, replies: list[Reply], fields: Fields) -> int | None:
     """Takes the first pending_since that can be read, and returns its distance from the next task to run."""
-    position = None
     for index, reply in enumerate(replies):
-        if position is not None:
-            continue  # an iterator is shared with the replies that follow: read ours to the end
+        if isinstance(reply, bytes) and reply.isdigit() and len(reply) < 20:
+            found.pending_since = int(reply) / 1e9
+            return index
         if isinstance(reply, ErrorReply):
             fields(text, reply)
-        elif isinstance(reply, bytes) and reply.isdigit() and len(reply) < 20:
-            found.pending_since = int(reply) / 1e9
-            position = index
-    return position
+    return None
 
 
 def _look_further(found: QueueReading, plan: QueuePlan, position: int | None, fields: Fields) -> Reading[None]:
@@ -291,11 +293,10 @@ def _look_further(found: QueueReading, plan: QueuePlan, position: int | None, fi
         plan.look = max(plan.look // 2, 1)
         return
     if position is None:
-        pending = keys.queue_key(plan.name, "pending")
-        listed = yield request(pending, [("LRANGE", pending, -LOOK_FAR, -1)])
+        listed = yield request(plan.pending, [("LRANGE", plan.pending, -LOOK_FAR, -1)])
         ids = fields(names, listed[0])
         if ids:
-            replies = yield request(pending, _pending_since_commands(plan, ids))
+            replies = yield request(plan.pending, _pending_since_commands(plan, ids))
             position = _take_pending_since(found, replies, fields)
         elif ids == []:
             found.pending_since = NEVER  # the last ones have just been taken
@@ -307,21 +308,12 @@ def _look_further(found: QueueReading, plan: QueuePlan, position: int | None, fi
         plan.look = min(LOOK_FAR, max(plan.look // 2, 1 << position.bit_length()))
 
 
-def _first_score(reply: Reply) -> float:
-    score = lowest_score(reply)
-    return NEVER if score is None else score
-
-
-def _flag(reply: Reply) -> bool:
-    return bool(integer(reply))
-
-
-def _four(reply: Reply) -> list[Reply]:
-    values = array(reply)
+def _four_texts(reply: Reply) -> list[bytes | None]:
+    values = [text(value) for value in array(reply)]
     if len(values) != len(_COUNTERS):
         raise ReadError("protocol", f"{len(values)} values for {len(_COUNTERS)} counters")
     return values
 
 
-def _present_counter(reply: Reply) -> int:
+def _count(reply: Reply) -> int:
     return counter(reply) or 0

@@ -51,7 +51,7 @@ class Rounds:
         `done` gets its result, and may start others, which join at the next round. `failed` gets the ReadError
         with which it ended; without it, the error is raised out of `finish`.
         """
-        self._advance(reading, done, failed, lambda: next(reading))
+        self._advance(reading, done, failed, None)
 
     def finish(self) -> None:
         """Runs rounds until no reading waits; raises ReadError when Redis cannot be read at all."""
@@ -61,8 +61,7 @@ class Rounds:
             self.round_trips += 1
             self.time = _time(clock)
             for (reading, done, failed, _), answer in zip(waiting, answers, strict=True):
-                step = _thrower(reading, answer) if isinstance(answer, ReadError) else _sender(reading, answer)
-                self._advance(reading, done, failed, step)
+                self._advance(reading, done, failed, answer)
 
     def run(self, readings: Iterable[Reading[_T]]) -> list[_T]:
         """The results of the readings, in their order; raises the first ReadError among them."""
@@ -78,10 +77,16 @@ class Rounds:
         reading: Reading[_T],
         done: Callable[[_T], None],
         failed: Callable[[ReadError], None] | None,
-        step: Callable[[], Request],
+        answer: list[Reply] | ReadError | None,
     ) -> None:
+        """Takes the reading to its next request or its end; `answer` is None to start it."""
         try:
-            wanted = step()
+            if answer is None:
+                wanted = next(reading)
+            elif isinstance(answer, ReadError):
+                wanted = reading.throw(answer)
+            else:
+                wanted = reading.send(answer)
         except StopIteration as stop:
             done(stop.value)
         except ReadError as error:
@@ -90,14 +95,6 @@ class Rounds:
             failed(error)
         else:
             self._waiting.append(_Waiting(reading, done, failed, wanted))
-
-
-def _sender(reading: Reading[Any], answer: list[Reply]) -> Callable[[], Request]:
-    return lambda: reading.send(answer)
-
-
-def _thrower(reading: Reading[Any], error: ReadError) -> Callable[[], Request]:
-    return lambda: reading.throw(error)
 
 
 def _keeper(results: dict[int, _T], index: int) -> Callable[[_T], None]:

@@ -1,2 +1,63 @@
-def main() -> int:
-    return 0
+"""The command line: parse, call, print.
+
+Results go to stdout, diagnostics to stderr. Exit status: 0 fine, 1 a finding, 2 usage or configuration,
+3 unreachable.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+from otel_queue.errors import ConfigError, OtelQueueError, QueueNotFoundError, ReadError
+from otel_queue.version import __version__
+
+FINE, FINDING, USAGE, UNREACHABLE = 0, 1, 2, 3
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status; an expected error has no traceback."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    logging.basicConfig(
+        level=logging.DEBUG if options.verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(message)s",
+        stream=sys.stderr,
+    )
+    try:
+        status: int = options.run(options)
+    except ConfigError as error:
+        for fault in error.faults:
+            print(f"otel-queue: {fault}", file=sys.stderr)
+        return USAGE
+    except QueueNotFoundError as error:
+        print(f"otel-queue: {error}", file=sys.stderr)
+        return FINDING
+    except ReadError as error:
+        print(f"otel-queue: Redis cannot be read ({error.reason}): {error}", file=sys.stderr)
+        return UNREACHABLE
+    except OtelQueueError as error:
+        print(f"otel-queue: {error}", file=sys.stderr)
+        return USAGE
+    except BrokenPipeError:
+        # `otel-queue ... | head`: the reader has seen enough.
+        sys.stdout = None
+        return FINE
+    except KeyboardInterrupt:
+        return FINE
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    # Imported here, not above, so that only what a command needs is loaded: --help stays quick.
+    from otel_queue.cli import catalog, check, demo, inspect, serve
+
+    parser = argparse.ArgumentParser(
+        prog="otel-queue", description="Asynq queue state through OpenTelemetry: Prometheus pull and OTLP push."
+    )
+    parser.add_argument("--version", action="version", version=f"otel-queue {__version__}")
+    parser.add_argument("--verbose", action="store_true", help="log more, to stderr")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for module in (serve, check, inspect, catalog, demo):
+        module.add_command(commands)
+    return parser

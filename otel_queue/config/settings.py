@@ -66,7 +66,8 @@ class QueueConfig:
         0.0, "how often tasks are sampled by type; 0 turns it off", minimum=0.0
     )
     task_types_sample: int = setting(100, "tasks sampled per queue and state", minimum=1)
-    convoy: bool = setting(True, "export Convoy's two queue gauges", flag=True)
+    workers: bool = setting(True, "read busy workers; that transfers the payloads they work on")
+    convoy: bool = setting(True, "export Convoy's two queue gauges")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,57 @@
+"""`otel-queue serve`: the exporter process."""
+
+import argparse
+import logging
+import signal
+import threading
+from typing import Any, Final
+
+from otel_queue.cli.options import add_settings, settings_of
+from otel_queue.config import Config
+
+_log: Final = logging.getLogger(__name__)
+
+
+def add_command(commands: Any) -> None:
+    """Adds `serve`."""
+    parser = commands.add_parser("serve", help="export: /metrics for Prometheus, OTLP when an endpoint is set")
+    add_settings(parser, ("redis", "queue", "server", "otlp"))
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    serve(settings_of(options), stop_on_signals())
+    return 0
+
+
+def stop_on_signals() -> threading.Event:
+    """An event that SIGTERM and SIGINT set."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def serve(config: Config, stop: threading.Event) -> None:
+    """Exports until `stop` is set, then pushes a last time and ends. Raises OtelQueueError if it cannot start."""
+    from otel_queue.config import parse_listen
+    from otel_queue.pipeline import Pipeline
+    from otel_queue.server.app import App
+    from otel_queue.server.auth import BasicAuth
+    from otel_queue.server.listener import Listener
+    from otel_queue.server.web_config import WebConfig, read_web_config
+
+    file = config.server.web_config_file
+    web = read_web_config(file) if file else WebConfig()
+    pipeline = Pipeline(config)
+    auth = BasicAuth(web.basic_auth_users) if web.basic_auth_users else None
+    host, port = parse_listen(config.server.listen)
+    listener = Listener(App(pipeline, auth=auth, headers=web.headers), host, port, ssl_context=web.ssl_context())
+    with listener:
+        pipeline.start()
+        _log.info("serving %s and %smetrics, reading %s", listener.url, listener.url, config.redis.location)
+        while not stop.wait(1.0) and listener.is_serving:
+            pass
+        _log.info("stopping")
+        if not pipeline.shutdown():
+            _log.warning("the last OTLP push did not arrive")

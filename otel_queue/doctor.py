@@ -1,0 +1,240 @@
+"""Probes an installation: each thing that serving needs is tried for real, and each finding says what to do."""
+
+import logging
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from otel_queue.asynq import keys
+from otel_queue.config import Config, otlp_protocol, otlp_wanted
+from otel_queue.config.settings import ENVIRONMENT_PREFIX, all_settings
+from otel_queue.errors import ConfigError, ReadError
+from otel_queue.redis_client import ErrorReply, RedisReader, Reply, connect, request
+
+_Word = bytes | str | int
+_Command = tuple[str, *tuple[_Word, ...]]
+
+_TIMEOUT_SECONDS: Final = 5.0
+_MOST_SKEW_SECONDS: Final = 2.0
+# A queue that nobody has: the probes read its keys, find nothing and create nothing.
+_QUEUE: Final = "otel-queue-check"
+_PENDING: Final = keys.queue_key(_QUEUE, "pending")
+_LEASE: Final = keys.queue_key(_QUEUE, "lease")
+_TASK: Final = keys.task(_QUEUE, "none")
+
+_NEEDED: Final[tuple[_Command, ...]] = (
+    ("SMEMBERS", keys.queue_key(_QUEUE, "groups")),
+    ("SISMEMBER", keys.queue_key(_QUEUE, "groups"), "none"),
+    ("SCARD", keys.queue_key(_QUEUE, "groups")),
+    ("LLEN", _PENDING),
+    ("LRANGE", _PENDING, -1, -1),
+    ("ZCARD", _LEASE),
+    ("ZCOUNT", _LEASE, "-inf", 0),
+    ("ZSCORE", _LEASE, "none"),
+    ("ZRANGE", _LEASE, 0, 0, "WITHSCORES"),
+    ("ZRANGEBYSCORE", _LEASE, 0, "+inf", "WITHSCORES"),
+    ("GET", keys.processed(_QUEUE)),
+    ("MGET", keys.processed(_QUEUE), keys.failed(_QUEUE)),
+    ("EXISTS", keys.queue_key(_QUEUE, "paused")),
+    ("HGET", _TASK, "pending_since"),
+    ("HVALS", _TASK),
+)
+# Command -> what is lost without it.
+_OPTIONAL: Final[tuple[tuple[str, _Command, str], ...]] = (
+    ("TIME", ("TIME",), "ages are then taken by this machine's clock"),
+    ("MEMORY USAGE", ("MEMORY", "USAGE", _TASK), "asynq_queue_memory_usage_approx_bytes is then absent"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at. `unreachable` marks what could not be reached at all."""
+
+    status: Literal["ok", "warn", "fail"]
+    subject: str
+    detail: str
+    advice: str = ""
+    unreachable: bool = False
+
+
+def examine(config: Config) -> list[Finding]:
+    """All findings, in the order in which things would fail. Reads only; never raises for a fault it finds."""
+    findings = [Finding("ok", "configuration", "every setting is valid"), *_environment(), *_web(config)]
+    reader = connect(config.redis)
+    try:
+        findings += _redis(reader, str(config.redis.location))
+    finally:
+        reader.close()
+    findings += _otlp(config)
+    return findings
+
+
+def _environment() -> Iterator[Finding]:
+    known = {item.variable for item in all_settings()} | {"OTEL_QUEUE_CONFIG"}
+    for name in sorted(os.environ):
+        # Kubernetes makes OTEL_QUEUE_PORT... and OTEL_QUEUE_SERVICE_... for a service of our name.
+        if (
+            name.startswith(ENVIRONMENT_PREFIX)
+            and name not in known
+            and "_PORT" not in name
+            and "_SERVICE" not in name
+        ):
+            yield Finding(
+                "warn", name, "no such setting", "unset it, or see `otel-queue serve --help` for the names"
+            )
+
+
+def _web(config: Config) -> Iterator[Finding]:
+    from otel_queue.server.web_config import read_web_config
+
+    file = config.server.web_config_file
+    if file is None:
+        return
+    try:
+        web = read_web_config(file)
+    except ConfigError as error:
+        for fault in error.faults:
+            yield Finding("fail", "web config", fault, "mend the file; serve will not start with it")
+    else:
+        tls = "TLS" if web.tls else "no TLS"
+        yield Finding("ok", "web config", f"{file}: {tls}, {len(web.basic_auth_users)} users")
+
+
+def _redis(reader: RedisReader, location: str) -> Iterator[Finding]:
+    try:
+        [queues] = _ask(reader, [("SMEMBERS", keys.QUEUES)])
+    except ReadError as error:
+        yield Finding("fail", "redis", str(error), _REACH_ADVICE.get(error.reason, ""), unreachable=True)
+        return
+    if isinstance(queues, ErrorReply):
+        yield Finding(
+            "fail", "redis", f"{location}: SMEMBERS asynq:queues: {queues}", _permission_advice("smembers")
+        )
+    elif not queues:
+        yield Finding("warn", "redis", f"{location} answers, but asynq:queues is empty",
+                      "check the database number, or wait for the first task")  # fmt: skip
+    else:
+        yield Finding("ok", "redis", f"{location} answers and lists {len(queues)} queues")
+    yield from _permissions(reader)
+    yield from _clock(reader)
+    yield from _eviction(reader)
+
+
+_REACH_ADVICE: Final = {
+    "auth": "check redis.username, redis.password or redis.password_file",
+    "connection": "check redis.url, that Redis runs there, and the network between",
+    "timeout": "check the network, or whether Redis is stopped or overloaded",
+    "loading": "Redis is loading its data; wait",
+    "master_down": "check the replication of this replica",
+    "cluster_down": "check `redis-cli cluster info`",
+}
+
+
+def _ask(reader: RedisReader, commands: list[_Command], key: bytes = keys.QUEUES) -> list[Reply]:
+    [answer] = reader.read([request(key, commands)], time.monotonic() + _TIMEOUT_SECONDS)
+    if isinstance(answer, ReadError):
+        raise answer
+    return answer
+
+
+def _permission_advice(command: str) -> str:
+    return f"ACL SETUSER <user> +{command.lower().replace(' ', '|')} %R~asynq:*   (before Redis 7: ~asynq:*)"
+
+
+def _permissions(reader: RedisReader) -> Iterator[Finding]:
+    replies = _ask(reader, list(_NEEDED), _PENDING)
+    refused = [
+        (words[0], reply) for words, reply in zip(_NEEDED, replies, strict=True) if isinstance(reply, ErrorReply)
+    ]
+    for word, reply in refused:
+        yield Finding("fail", f"command {word}", str(reply), _permission_advice(word))
+    if not refused:
+        yield Finding("ok", "commands", f"all {len(_NEEDED)} commands that reading needs are permitted")
+    for name, words, loss in _OPTIONAL:
+        [reply] = _ask(reader, [words], _TASK)
+        if isinstance(reply, ErrorReply):
+            yield Finding("warn", f"command {name}", f"{reply}; {loss}", _permission_advice(name))
+        else:
+            yield Finding("ok", f"command {name}", "permitted")
+    replies = _ask(reader, [("MULTI",), ("LLEN", _PENDING), ("EXEC",)], _PENDING)
+    if isinstance(replies[0], ErrorReply):
+        loss = "a task that moves while its queue is read may then be counted twice or not at all"
+        yield Finding("warn", "command MULTI", f"{replies[0]}; {loss}", _permission_advice("multi") + " +exec")
+    else:
+        yield Finding("ok", "command MULTI", "permitted: each queue is read in one transaction")
+
+
+def _clock(reader: RedisReader) -> Iterator[Finding]:
+    before = time.time()
+    [reply] = _ask(reader, [("TIME",)])
+    if not isinstance(reply, list):
+        return
+    skew = int(reply[0]) + int(reply[1]) / 1e6 - (before + time.time()) / 2
+    detail = f"Redis is {abs(skew):.3f} s {'ahead of' if skew > 0 else 'behind'} this machine"
+    if abs(skew) > _MOST_SKEW_SECONDS:
+        yield Finding("warn", "clock", detail, "ages use Redis time; let NTP set both clocks, and the workers'")
+    else:
+        yield Finding("ok", "clock", detail)
+
+
+def _eviction(reader: RedisReader) -> Iterator[Finding]:
+    [reply] = _ask(reader, [("INFO", "memory")])
+    if isinstance(reply, ErrorReply):
+        yield Finding(
+            "warn", "eviction policy", f"unknown: {reply}", "look at `CONFIG GET maxmemory-policy` yourself"
+        )
+        return
+    lines = dict(line.split(":", 1) for line in reply.decode(errors="replace").splitlines() if ":" in line)
+    policy = lines.get("maxmemory_policy", "unknown")
+    if policy == "noeviction":
+        yield Finding("ok", "eviction policy", "noeviction")
+    else:
+        detail = f"{policy}: at maxmemory Redis drops task hashes, leases and locks"
+        yield Finding("warn", "eviction policy", detail, "CONFIG SET maxmemory-policy noeviction")
+
+
+def _otlp(config: Config) -> Iterator[Finding]:
+    if not otlp_wanted(config):
+        yield Finding("ok", "otlp", "off: no OTLP endpoint is set")
+        return
+    from opentelemetry.sdk.metrics.export import MetricExportResult, MetricsData
+
+    from otel_queue.export.otlp import otlp_exporter
+
+    protocol = otlp_protocol()
+    said = _LastMessage()
+    logger = logging.getLogger("opentelemetry.exporter.otlp")
+    logger.addHandler(said)
+    try:
+        exporter = otlp_exporter(protocol)
+        result = exporter.export(MetricsData(resource_metrics=[]))
+        exporter.shutdown()
+    except Exception as error:
+        yield Finding("fail", "otlp", f"{protocol}: {type(error).__name__}: {error}", _OTLP_ADVICE)
+        return
+    finally:
+        logger.removeHandler(said)
+    if result is MetricExportResult.SUCCESS:
+        yield Finding("ok", "otlp", f"{protocol}: an empty export was accepted")
+    else:
+        yield Finding(
+            "fail", "otlp", f"{protocol}: {said.text or 'the export was not accepted'}", _OTLP_ADVICE, True
+        )
+
+
+_OTLP_ADVICE: Final = (
+    "check OTEL_EXPORTER_OTLP_ENDPOINT, its scheme and port (4318 http/protobuf, 4317 grpc) and the protocol"
+)
+
+
+class _LastMessage(logging.Handler):
+    """Keeps the exporter's last complaint: it returns a bare failure and logs the cause."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.text = ""
+
+    def emit(self, record: Any) -> None:
+        self.text = record.getMessage()

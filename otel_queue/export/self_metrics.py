@@ -1,0 +1,34 @@
+"""The exporter about itself: how its lanes are doing, and what it is."""
+
+import platform
+import time
+from collections.abc import Iterable
+
+from otel_queue.samples import Family
+from otel_queue.status import LaneState
+from otel_queue.version import __version__
+
+SOURCE = "self"
+
+
+def self_families(states: Iterable[LaneState]) -> dict[str, Family]:
+    """The otel_queue_* families by name. What a lane does not know yet has no sample."""
+    states = list(states)
+    per_lane: dict[str, list[tuple[str, float | None]]] = {
+        "otel_queue_up": [(state.name, state.up) for state in states],
+        "otel_queue_collect_duration_seconds": [(state.name, state.duration_seconds) for state in states],
+        "otel_queue_snapshot_age_seconds": [(state.name, state.age_seconds) for state in states],
+        "otel_queue_last_success_timestamp_seconds": [(state.name, state.last_success) for state in states],
+    }
+    samples = {
+        name: [((lane,), float(value)) for lane, value in values if value is not None]
+        for name, values in per_lane.items()
+    }
+    errors = [((state.name, reason), float(count)) for state in states for reason, count in state.errors.items()]
+    build = [((__version__, platform.python_version()), 1.0)]
+    now = time.time()
+    return {
+        **{name: Family(name, found, now, SOURCE) for name, found in samples.items()},
+        "otel_queue_errors_total": Family("otel_queue_errors_total", errors, now, SOURCE),
+        "otel_queue_build_info": Family("otel_queue_build_info", build, now, SOURCE),
+    }

@@ -1,0 +1,39 @@
+"""Prometheus text and OpenMetrics, from the SDK's Prometheus reader."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+_DEFAULT_ACCEPT: Final = "text/plain; version=0.0.4"
+
+
+class TextExposition:
+    """Renders what the reader collects. Its registry is its own: no process or Go-like metrics beside ours.
+
+    Requests in the same `share_seconds` and format get the same bytes, so that many scrapers cost one collection.
+    """
+
+    def __init__(self, *, share_seconds: float, now: Callable[[], float] = time.monotonic) -> None:
+        self._registry = CollectorRegistry()
+        self.reader = PrometheusMetricReader(scope_info_enabled=False, registry=self._registry)
+        self._share_seconds = share_seconds
+        self._now = now
+        # The reader's collector must not be used by two threads at a time.
+        self._lock = threading.Lock()
+        self._rendered: dict[str, tuple[float, bytes]] = {}
+
+    def render(self, accept: str) -> tuple[str, bytes]:
+        """Content type and body for an Accept header; text format 0.0.4 where it names nothing better."""
+        encode, content_type = choose_encoder(accept or _DEFAULT_ACCEPT)
+        with self._lock:
+            kept = self._rendered.get(content_type)
+            if kept is not None and self._now() - kept[0] < self._share_seconds:
+                return content_type, kept[1]
+            body = encode(self._registry)
+            self._rendered = {content_type: (self._now(), body)}
+        return content_type, body

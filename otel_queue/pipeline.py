@@ -1,0 +1,194 @@
+"""The composition root: configuration in, lanes and readers out."""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+from otel_queue.asynq.families import memory_families, snapshot_families, task_type_families
+from otel_queue.asynq.inspector import Inspector
+from otel_queue.catalog import exported_by
+from otel_queue.config import (
+    Config,
+    QueueConfig,
+    export_interval_seconds,
+    otlp_protocol,
+    otlp_wanted,
+    parse_listen,
+)
+from otel_queue.errors import ReadError
+from otel_queue.export.instruments import meter_provider
+from otel_queue.export.otlp import OtlpPush, otlp_exporter
+from otel_queue.export.resource import build_resource
+from otel_queue.export.self_metrics import self_families
+from otel_queue.export.text import TextExposition
+from otel_queue.redis_client import connect
+from otel_queue.samples import Family
+from otel_queue.sources import Collected, Lane
+from otel_queue.status import Exposition, LaneStatus, Readiness, Status
+from otel_queue.version import __version__
+
+_SERVICE_NAME: Final = "otel-queue"
+# A slow lane's values outlive this many of its own intervals.
+_SLOW_LANE_INTERVALS: Final = 3
+
+
+class Pipeline:
+    """Both ways out of one set of lanes: `scrape` for pull, a ticker for OTLP push.
+
+    Every reader refreshes the lanes before it collects; lanes collect once for all readers of a moment. Raises
+    ConfigError for settings that cannot be used; connects to Redis only when something is read.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._started_at = time.time()
+        self._redis = str(config.redis.location)
+        self._queue_lane, *slow = _lanes(config)
+        self._slow_lanes: list[Lane] = slow
+        self._probe = _inspector(config)
+        self._text = TextExposition(share_seconds=config.queue.min_interval_seconds)
+        self._push = self._build_push() if otlp_wanted(config) else None
+        readers = [self._text.reader] + ([self._push.reader] if self._push else [])
+        resource = build_resource(_SERVICE_NAME, parse_listen(config.server.listen)[1])
+        rows = [*exported_by("inspector", __version__), *exported_by("self", __version__)]
+        self._provider = meter_provider(rows, self._family, readers, resource, config.attributes)
+
+    def start(self) -> None:
+        """Begins to push, if OTLP is wanted, and to read, so that the first scrape finds the slow lanes filled."""
+        self._refresh(0.0)
+        if self._push:
+            self._push.start()
+
+    def scrape(self, accept: str, budget_seconds: float | None) -> Exposition:
+        """The samples of now in the best format for the Accept header, within the budget whatever Redis does.
+
+        When Redis does not answer in time, the page says what is known: lanes that are down, and no series older
+        than their limit.
+        """
+        limit = self._config.server.scrape_budget_seconds
+        self._refresh(limit if budget_seconds is None else max(0.0, min(budget_seconds, limit)))
+        content_type, body = self._text.render(accept)
+        return Exposition(content_type, body)
+
+    def ready(self) -> Readiness:
+        """Whether Redis can be read, found out by reading it."""
+        try:
+            self._probe.ping()
+        except ReadError as error:
+            return Readiness(False, str(error))
+        return Readiness(True, f"{self._redis} can be read")
+
+    def status(self) -> Status:
+        """How the lanes are doing, from memory alone."""
+        lanes = [
+            LaneStatus(state.name, self._redis, state.up, state.age_seconds, state.last_error)
+            for state in (lane.state() for lane in self._lanes)
+        ]
+        if self._push:
+            state = self._push.state()
+            lanes.append(LaneStatus(state.name, self._push.target, state.up, state.age_seconds, state.last_error))
+        push = self._push.target if self._push else "off"
+        return Status(__version__, self._started_at, tuple(lanes), push)
+
+    def shutdown(self) -> bool:
+        """Pushes a last time and stops, within `otlp.shutdown_timeout_seconds`; False if that push failed."""
+        return self._push.shutdown(self._config.otlp.shutdown_timeout_seconds) if self._push else True
+
+    @property
+    def _lanes(self) -> list[Lane]:
+        return [self._queue_lane, *self._slow_lanes]
+
+    def _build_push(self) -> OtlpPush:
+        protocol = otlp_protocol()
+        return OtlpPush(
+            otlp_exporter(protocol),
+            interval_seconds=export_interval_seconds(),
+            refresh=lambda: self._refresh(self._config.server.scrape_budget_seconds),
+            target=f"OTLP {protocol}",
+        )
+
+    def _refresh(self, budget_seconds: float) -> None:
+        for lane in self._slow_lanes:
+            lane.refresh(0.0)  # in the background: nobody waits for a sample of memory
+        self._queue_lane.refresh(budget_seconds)
+
+    def _family(self, name: str) -> Family | None:
+        if name.startswith("otel_queue_"):
+            states = [lane.state() for lane in self._lanes]
+            return self_families([*states, self._push.state()] if self._push else states).get(name)
+        for lane in self._lanes:
+            family = lane.families().get(name)
+            if family is not None:
+                return family
+        return None
+
+
+def _inspector(config: Config) -> Inspector:
+    queue = config.queue
+    return Inspector(
+        connect(config.redis),
+        timeout_seconds=queue.timeout_seconds,
+        groups_cap=queue.groups_cap,
+        with_workers=queue.workers,
+    )
+
+
+def _lanes(config: Config) -> list[Lane]:
+    """The queue lane first, then the slow ones that are switched on; each has its own connection."""
+    queue = config.queue
+    lanes = [
+        Lane(
+            "queue",
+            _snapshot_collector(_inspector(config), queue),
+            min_interval_seconds=queue.min_interval_seconds,
+            max_staleness_seconds=queue.max_staleness_seconds,
+        )
+    ]
+    slow: list[tuple[str, float, Callable[[], Collected]]] = [
+        ("memory", queue.memory_interval_seconds, _memory_collector(_inspector(config))),
+        ("task_types", queue.task_types_interval_seconds, _task_type_collector(_inspector(config), queue)),
+    ]
+    lanes.extend(
+        Lane(
+            name,
+            collect,
+            min_interval_seconds=interval,
+            max_staleness_seconds=_SLOW_LANE_INTERVALS * interval + queue.max_staleness_seconds,
+        )
+        for name, interval, collect in slow
+        if interval > 0
+    )
+    return lanes
+
+
+def _snapshot_collector(inspector: Inspector, queue: QueueConfig) -> Callable[[], Collected]:
+    def collect() -> Collected:
+        snapshot = inspector.snapshot()
+        return Collected(snapshot_families(snapshot, convoy=queue.convoy), snapshot.failures)
+
+    return collect
+
+
+def _memory_collector(inspector: Inspector) -> Callable[[], Collected]:
+    def collect() -> Collected:
+        failures: Counter[str] = Counter()
+        usage = inspector.memory_usage(failures=failures)
+        if failures and all(size is None for size in usage.values()):
+            raise ReadError(next(iter(failures)), f"memory usage of all {len(usage)} queues: {_words(failures)}")
+        return Collected(memory_families(usage, time.time()), failures)
+
+    return collect
+
+
+def _task_type_collector(inspector: Inspector, queue: QueueConfig) -> Callable[[], Collected]:
+    def collect() -> Collected:
+        failures: Counter[str] = Counter()
+        types = inspector.sample_task_types(size=queue.task_types_sample, failures=failures)
+        return Collected(task_type_families(types, time.time()), failures)
+
+    return collect
+
+
+def _words(failures: Counter[str]) -> str:
+    return ", ".join(f"{reason} ({count})" for reason, count in failures.items())

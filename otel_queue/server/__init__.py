@@ -1,0 +1,1 @@
+"""The HTTP side of `otel-queue serve`: /metrics, health, a landing page, TLS and basic auth."""
