@@ -10,12 +10,13 @@ wrong_type, aborted, moved, cluster_down, master_down, not_supported, error_repl
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, Protocol, TypeVar, cast
 
 import hiredis
 import redis
 from redis.cluster import ClusterNode, RedisCluster
+from redis.exceptions import RedisClusterException
 from redis.sentinel import Sentinel
 
 from otel_queue.config import RedisConfig
@@ -26,6 +27,8 @@ Reply = Any
 ErrorReply = hiredis.ReplyError
 
 _T = TypeVar("_T")
+# redis-py's cluster errors are no RedisError.
+_CLIENT_ERRORS: Final = (redis.RedisError, RedisClusterException, OSError)
 _READ_SIZE: Final = 1 << 16
 _NOT_YET: Final = object()
 # hiredis takes any sequence of words, and any buffer; its type stubs are narrower.
@@ -58,11 +61,12 @@ class Request(NamedTuple):
 class RedisReader(Protocol):
     """Reads many requests in one round trip (one per cluster node)."""
 
-    def read(self, requests: Sequence[Request], deadline: float) -> list[list[Reply] | ReadError]:
-        """The replies to each request, in order.
+    def read(self, requests: Sequence[Request], deadline: float) -> Iterator[list[Reply] | ReadError]:
+        """The replies to each request, in order, each as soon as it has arrived.
 
-        `deadline` is in `time.monotonic` seconds. A ReadError stands in for the replies of a request whose
-        node could not be read. Raises ReadError when nothing at all could be read.
+        All requests are sent before the first answer is returned. `deadline` is in `time.monotonic` seconds. A
+        ReadError stands in for the replies of a request whose node could not be read. Raises ReadError when
+        nothing more can be read.
         """
         ...
 
@@ -168,31 +172,19 @@ class _NodeReader:
         self._name = name
         self._lock = threading.Lock()
 
-    def read(self, requests: Sequence[Request], deadline: float) -> list[list[Reply] | ReadError]:
-        payload = b"".join(item.packed for item in requests)
-        count = sum(item.replies for item in requests)
+    def read(self, requests: Sequence[Request], deadline: float) -> Iterator[list[Reply] | ReadError]:
         with self._lock:
-            replies = self._exchange(payload, count, deadline)
-        parts: list[list[Reply] | ReadError] = []
-        start = 0
-        for item in requests:
-            parts.append(replies[start : start + item.replies])
-            start += item.replies
-        return parts
-
-    def _exchange(self, payload: bytes, count: int, deadline: float) -> list[Reply]:
-        connection = _translated(self._name, self._pool.get_connection)
-        try:
-            replies = exchange(socket_of(connection), payload, count, deadline)
-        except BaseException as error:
-            # Replies of this exchange may still arrive: the connection must not be used again.
-            connection.disconnect()
-            if isinstance(error, OSError | hiredis.HiredisError):
-                raise _as_read_error(self._name, error) from error
-            raise
-        finally:
-            self._pool.release(connection)
-        return replies
+            connection = _translated(self._name, self._pool.get_connection)
+            try:
+                yield from exchange(socket_of(connection), requests, deadline)
+            except BaseException as error:
+                # Replies may still arrive, or the caller wants no more of them: this connection is spent.
+                connection.disconnect()
+                if isinstance(error, OSError | hiredis.HiredisError):
+                    raise _as_read_error(self._name, error) from error
+                raise
+            finally:
+                self._pool.release(connection)
 
     def close(self) -> None:
         self._pool.disconnect()
@@ -211,7 +203,7 @@ class _ClusterReader:
         self._cluster: RedisCluster | None = None
         self._readers: dict[str, _NodeReader] = {}
 
-    def read(self, requests: Sequence[Request], deadline: float) -> list[list[Reply] | ReadError]:
+    def read(self, requests: Sequence[Request], deadline: float) -> Iterator[list[Reply] | ReadError]:
         results = self._read_once(requests, deadline)
         stale = [index for index, result in enumerate(results) if _moved(result)]
         if stale:
@@ -224,7 +216,7 @@ class _ClusterReader:
             self._forget_topology()  # a node may have failed over: ask the others
         if failures and len(failures) == len(results):
             raise failures[0]
-        return results
+        yield from results
 
     def _read_once(self, requests: Sequence[Request], deadline: float) -> list[list[Reply] | ReadError]:
         cluster = self._topology()
@@ -236,14 +228,15 @@ class _ClusterReader:
         for index, item in enumerate(requests):
             try:
                 node = cluster.nodes_manager.get_node_from_slot(cluster.keyslot(item.key))
-            except redis.RedisError as error:
+            except _CLIENT_ERRORS as error:
                 results[index] = _as_read_error(self._name, error)
                 continue
             nodes[node.name] = node
             by_node.setdefault(node.name, []).append(index)
         for name, indexes in by_node.items():
+            reader = self._reader(nodes[name])
             try:
-                parts = self._reader(nodes[name]).read([requests[index] for index in indexes], deadline)
+                parts = list(reader.read([requests[index] for index in indexes], deadline))
             except ReadError as error:
                 parts = [error] * len(indexes)
             for index, part in zip(indexes, parts, strict=True):
@@ -284,27 +277,29 @@ def socket_of(connection: Any) -> Any:
     return connection._get_socket()
 
 
-def exchange(sock: Any, payload: bytes, count: int, deadline: float) -> list[Reply]:
-    """Sends `payload` and reads `count` replies; raises TimeoutError, OSError or hiredis.HiredisError.
+def exchange(sock: Any, requests: Sequence[Request], deadline: float) -> Iterator[list[Reply]]:
+    """Sends all requests, then returns the replies to each; raises OSError (TimeoutError too) or HiredisError.
 
-    Redis reads all it is sent before it stops to answer, so sending first cannot lock up.
+    Redis reads all it is sent before it stops to answer, so sending first cannot lock up. Answers are handed out
+    while Redis still works on the rest.
     """
     sock.settimeout(_remaining(deadline))
-    sock.sendall(payload)
+    sock.sendall(b"".join([item.packed for item in requests]))
     reader: Any = hiredis.Reader(notEnoughData=_NOT_YET)
     buffer = bytearray(_READ_SIZE)
-    replies: list[Reply] = []
-    while len(replies) < count:
-        sock.settimeout(_remaining(deadline))
-        size = sock.recv_into(buffer)
-        if not size:
-            raise ConnectionResetError(f"the server closed the connection after {len(replies)} of {count} replies")
-        reader.feed(buffer, 0, size)
-        while (reply := reader.gets()) is not _NOT_YET:
+    for item in requests:
+        replies: list[Reply] = []
+        for _ in range(item.replies):
+            while (reply := reader.gets()) is _NOT_YET:
+                sock.settimeout(_remaining(deadline))
+                size = sock.recv_into(buffer)
+                if not size:
+                    raise ConnectionResetError("the server closed the connection in the middle of its replies")
+                reader.feed(buffer, 0, size)
             replies.append(reply)
-    if len(replies) > count or reader.has_data():
-        raise hiredis.ProtocolError(f"more than {count} replies")
-    return replies
+        yield replies
+    if reader.has_data():
+        raise hiredis.ProtocolError("more replies than commands")
 
 
 def _remaining(deadline: float) -> float:
@@ -317,11 +312,19 @@ def _remaining(deadline: float) -> float:
 def _translated(name: str, action: Callable[[], _T]) -> _T:
     try:
         return action()
-    except (redis.RedisError, OSError) as error:
+    except _CLIENT_ERRORS as error:
         raise _as_read_error(name, error) from error
 
 
 def _as_read_error(name: str, error: Exception) -> ReadError:
+    return ReadError(_reason(error), f"{name}: {error or type(error).__name__}")
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, SlotNotCoveredError):
+        return "cluster_down"
+    if isinstance(error, RedisClusterException) and error.__cause__ is not None:
+        return _reason(error.__cause__)  # why the last of the nodes could not be asked
     if isinstance(error, redis.AuthenticationError):
         reason = "auth"
     elif isinstance(error, redis.TimeoutError | TimeoutError):

@@ -39,7 +39,7 @@ def snapshot_families(snapshot: Snapshot, *, convoy: bool) -> list[Family]:
         ((info.queue, state), float(count))
         for info in snapshot.queues
         for state in STATES
-        if (count := info.count(state)) is not None
+        if (count := info.in_state(state)) is not None
     ]
     samples["asynq_queue_overdue_seconds"] = [
         ((info.queue, state), seconds)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from otel_queue.asynq.message import SchedulerEntry, ServerInfo, WorkerInfo
 
@@ -10,8 +10,7 @@ from otel_queue.asynq.message import SchedulerEntry, ServerInfo, WorkerInfo
 STATES: Final = ("pending", "active", "scheduled", "retry", "archived", "completed", "aggregating")
 
 
-@dataclass(frozen=True, slots=True)
-class QueueInfo:
+class QueueInfo(NamedTuple):
     """One queue at one moment.
 
     The first block has asynq's QueueInfo fields with their meaning there; `latency` is in seconds of Redis
@@ -48,7 +47,7 @@ class QueueInfo:
     overdue_retry: float | None
     """Seconds by which the most overdue retry is late; 0 when none is due."""
 
-    def count(self, state: str) -> int | None:
+    def in_state(self, state: str) -> int | None:
         """Tasks in one of STATES."""
         value: int | None = getattr(self, state)
         return value

@@ -2,12 +2,11 @@
 
 import time
 from collections import Counter
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
 from otel_queue.asynq import keys
-from otel_queue.asynq.queue_info import STATES, QueueInfo
+from otel_queue.asynq.queue_info import QueueInfo
 from otel_queue.asynq.replies import Fields, array, counter, names, text
 from otel_queue.asynq.rounds import Reading, Rounds
 from otel_queue.errors import ReadError
@@ -83,14 +82,12 @@ class QueuePlan:
         )
 
 
-@dataclass(slots=True)
 class QueueReading:
     """What was found; None is unknown. Ages are still points in time: `info` turns them into a QueueInfo.
 
     Points in time are Unix seconds, `NEVER` where there is nothing to wait for.
     """
 
-    name: bytes
     pending: int | None = None
     active: int | None = None
     scheduled: int | None = None
@@ -105,24 +102,29 @@ class QueueReading:
     failed: int | None = None
     processed_total: int | None = None
     failed_total: int | None = None
-    absent: list[str] = field(default_factory=list)
-    """Counters without a value in the first round; the second one tells whether their keys exist."""
     paused: bool | None = None
     pending_since: float | None = None
     next_lease: float | None = None
     next_scheduled: float | None = None
     next_retry: float | None = None
+    # Counters without a value in the first round; the second one tells whether their keys exist.
+    absent: tuple[str, ...] = ()
+
+    def __init__(self, name: bytes) -> None:
+        self.name = name
 
     def info(self, now: float, failures: Counter[str], memory_usage: int | None = None) -> QueueInfo:
         """The queue at `now` (Unix seconds). A negative age becomes 0 and is counted."""
         if self.pending_since is not None and now < self.pending_since < NEVER:
             failures["negative_age"] += 1
-        states = [getattr(self, state) for state in STATES]
+        states = (
+            self.pending, self.active, self.scheduled, self.retry, self.archived, self.completed, self.aggregating,
+        )  # fmt: skip
         return QueueInfo(
             queue=keys.display(self.name),
             memory_usage=memory_usage,
             latency=_age(self.pending_since, now),
-            size=None if None in states else sum(states),
+            size=None if None in states else sum(states),  # type: ignore[arg-type] # no None in it
             groups=self.groups,
             pending=self.pending,
             active=self.active,
@@ -207,7 +209,7 @@ def _take_first(
     found.next_retry = fields.first_score(next_retry, NEVER)
     for name, value in zip(_COUNTERS, fields(_four_texts, counters) or (), strict=False):
         if value is None:
-            found.absent.append(name)
+            found.absent += (name,)
         else:
             setattr(found, name, fields.counter(value))
     exists = fields.integer(paused)
@@ -309,10 +311,10 @@ def _look_further(found: QueueReading, plan: QueuePlan, position: int | None, fi
 
 
 def _four_texts(reply: Reply) -> list[bytes | None]:
-    values = [text(value) for value in array(reply)]
+    values = array(reply)
     if len(values) != len(_COUNTERS):
         raise ReadError("protocol", f"{len(values)} values for {len(_COUNTERS)} counters")
-    return values
+    return [text(value) for value in values]
 
 
 def _count(reply: Reply) -> int:

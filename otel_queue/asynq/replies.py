@@ -40,8 +40,11 @@ class Fields:
 
     def first_score(self, reply: Reply, empty: float) -> float | None:
         """The score of the first member read WITHSCORES, or `empty`."""
-        if reply == []:
-            return empty
+        if type(reply) is list:
+            if not reply:
+                return empty
+            if len(reply) == 2 and type(reply[1]) is bytes and reply[1].isdigit():
+                return float(reply[1])
         found = self(scored, reply)
         return found[0][1] if found else None
 
@@ -71,7 +74,7 @@ def names(reply: Reply) -> list[bytes]:
     """An array of byte strings."""
     found = array(reply)
     for item in found:
-        if not isinstance(item, bytes):
+        if type(item) is not bytes:
             raise unexpected(item, "a byte string")
     return found
 

@@ -15,7 +15,7 @@ from otel_queue.redis_client import RedisReader, Reply, Request, request
 _T = TypeVar("_T")
 Reading = Generator[Request, list[Reply], _T]
 
-# Travels last in every round, so Redis tells its time after all else of that round was read.
+# Travels first in every round: what the round before has found was written before this time.
 _CLOCK: Final = request(keys.QUEUES, [("TIME",)])
 
 
@@ -29,8 +29,8 @@ class _Waiting(NamedTuple):
 class Rounds:
     """Runs readings until all have returned.
 
-    `time` is Redis server time (Unix seconds) at the end of the latest round, None before the first one or
-    when Redis refuses TIME. Not safe for threads: one instance serves one collection.
+    `time` is Redis server time (Unix seconds) at the beginning of the latest round, None before the first one
+    or when Redis refuses TIME. Not safe for threads: one instance serves one collection.
     """
 
     def __init__(self, reader: RedisReader, deadline: float) -> None:
@@ -57,9 +57,9 @@ class Rounds:
         """Runs rounds until no reading waits; raises ReadError when Redis cannot be read at all."""
         while self._waiting:
             waiting, self._waiting = self._waiting, []
-            *answers, clock = self._reader.read([item.request for item in waiting] + [_CLOCK], self._deadline)
+            answers = self._reader.read([_CLOCK, *(item.request for item in waiting)], self._deadline)
+            self.time = _time(next(answers))
             self.round_trips += 1
-            self.time = _time(clock)
             for (reading, done, failed, _), answer in zip(waiting, answers, strict=True):
                 self._advance(reading, done, failed, answer)
 

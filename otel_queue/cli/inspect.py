@@ -3,7 +3,6 @@
 import argparse
 import json
 from collections.abc import Iterable
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -52,7 +51,7 @@ def _queues(inspector: Any, options: argparse.Namespace) -> int:
     else:
         snapshot = inspector.snapshot()
         memory = inspector.memory_usage([info.queue for info in snapshot.queues])
-        infos = [replace(info, memory_usage=memory.get(info.queue)) for info in snapshot.queues]
+        infos = [info._replace(memory_usage=memory.get(info.queue)) for info in snapshot.queues]
     if options.json:
         _print_json({name: _plain(name, getattr(info, name)) for name in QUEUE_INFO_FIELDS} for info in infos)
         return 0

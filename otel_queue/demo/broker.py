@@ -110,7 +110,8 @@ class Broker:
             return None
         hash_key = keys.task(queue, task_id)
         pipe = self.transaction()
-        pipe.rpoplpush(keys.queue_key(queue, "pending"), keys.queue_key(queue, "active"))
+        pipe.rpop(keys.queue_key(queue, "pending"))  # not RPOPLPUSH: redis-py refuses it in a cluster's pipeline
+        pipe.lpush(keys.queue_key(queue, "active"), task_id)
         pipe.hset(hash_key, "state", "active")
         pipe.hdel(hash_key, "pending_since")
         pipe.zadd(keys.queue_key(queue, "lease"), {task_id: int(self.clock()) + LEASE_SECONDS})

@@ -165,6 +165,8 @@ class Workload:
         self._now = self._clock() if now is None else now
         if self._scheduler is None:
             self._begin()
+        for agent in self._agents:
+            agent.beat()
         pending = self._broker.pending(QUEUES)
         self._receive(sum(pending.values()))
         if self._scheduler is not None:
@@ -180,8 +182,6 @@ class Workload:
         if self._batch_retry.is_due(self._now):
             self._convoy.retry_failed()
         pending = self._broker.pending(QUEUES)
-        for agent in self._agents:
-            agent.beat()
         for agent in self._rng.sample(self._agents, len(self._agents)):
             agent.step(pending)
 

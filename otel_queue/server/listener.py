@@ -183,7 +183,10 @@ def _protocol(head_seconds: float, write_seconds: float) -> type[H11Protocol]:
             super().connection_made(transport)
             self.head = _Deadline(head_seconds, transport.abort)
             self.write = _Deadline(write_seconds, transport.abort)
-            transport.set_write_buffer_limits(high=0)  # writing is paused as soon as a byte is left over
+            if transport.get_extra_info("sslcontext") is None:
+                # Writing then counts as paused until the last byte is taken. asyncio's TLS transport would take 0
+                # for "always paused"; what it holds back at the end falls to its shutdown's time limit.
+                transport.set_write_buffer_limits(high=0)
             if len(self.connections) > _CONNECTIONS:
                 transport.abort()
             self.watch_head()
@@ -196,6 +199,12 @@ def _protocol(head_seconds: float, write_seconds: float) -> type[H11Protocol]:
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
             self.watch_head()
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            pipelined, _ = self.conn.trailing_data
+            if pipelined:
+                self.watch_head()
 
         def pause_writing(self) -> None:
             super().pause_writing()

@@ -1,0 +1,138 @@
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from otel_queue.config import Config, Secret, load_config, otlp_protocol, otlp_wanted, parse_listen
+from otel_queue.config.settings import all_settings
+from otel_queue.errors import ConfigError
+
+
+def load(file: Path | None = None, arguments: Mapping[str, str] | None = None, **environment: str) -> Config:
+    return load_config(arguments, environment, file)
+
+
+def faults(file: Path | None = None, arguments: Mapping[str, str] | None = None, **environment: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(file, arguments, **environment)
+    return "\n".join(caught.value.faults)
+
+
+def write(folder: Path, text: str) -> Path:
+    file = folder / "otel-queue.toml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def test_without_anything_the_defaults_hold_and_listen_on_loopback() -> None:
+    config = load()
+    assert config == Config()
+    assert config.server.listen.startswith("127.0.0.1:")
+
+
+def test_an_argument_beats_the_environment_which_beats_the_file(tmp_path: Path) -> None:
+    file = write(tmp_path, "[queue]\ntimeout_seconds = 1.5\ngroups_cap = 5\nworkers = false\n")
+    config = load(
+        file, {"queue.timeout_seconds": "9"}, OTEL_QUEUE_QUEUE_TIMEOUT_SECONDS="8", OTEL_QUEUE_QUEUE_GROUPS_CAP="7"
+    )
+    assert (config.queue.timeout_seconds, config.queue.groups_cap, config.queue.workers) == (9.0, 7, False)
+
+
+def test_the_file_can_be_named_by_the_environment(tmp_path: Path) -> None:
+    file = write(tmp_path, '[server]\nlisten = "127.0.0.1:1"\n')
+    assert load(OTEL_QUEUE_CONFIG=str(file)).server.listen == "127.0.0.1:1"
+
+
+def test_all_faults_are_reported_together(tmp_path: Path) -> None:
+    file = write(
+        tmp_path,
+        '[redis]\nurl = "http://x"\nusrname = "u"\n[queu]\n[queue]\ntimeout_seconds = 0\nworkers = "maybe"\n'
+        'task_types_sample = 1.5\n[attributes]\nasynq_queue_size = ["project"]\nasynq_que_size = []\n',
+    )
+    said = faults(
+        file,
+        OTEL_QUEUE_LISTEN="nowhere",
+        OTEL_METRIC_EXPORT_INTERVAL="soon",
+        OTEL_EXPORTER_OTLP_PROTOCOL="http/json",
+    )
+    for part in (
+        "unknown setting redis.usrname; did you mean username?",
+        "unknown section [queu]; did you mean queue?",
+        "queue.timeout_seconds (from file): must be at least 0.01, not 0",
+        "queue.workers (from file): must be true or false, not 'maybe'",
+        "queue.task_types_sample (from file): must be a whole number, not 1.5",
+        "attributes.asynq_queue_size: project not among its keys (queue)",
+        "attributes.asynq_que_size: no such metric; did you mean asynq_queue_size?",
+        "redis.url: unknown form 'http'",
+        "server.listen: 'nowhere' is not host:port",
+        "OTEL_METRIC_EXPORT_INTERVAL",
+        "OTLP protocol 'http/json' is not supported",
+    ):
+        assert part in said
+
+
+def test_a_file_that_is_not_there_or_not_toml_is_a_fault(tmp_path: Path) -> None:
+    assert "cannot be read" in faults(tmp_path / "none.toml")
+    assert "not TOML" in faults(write(tmp_path, "listen = = 1"))
+
+
+def test_a_password_comes_from_a_file_and_is_never_shown(tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("hunter2\n", encoding="utf-8")
+    config = load(arguments={"redis.password_file": str(secret)})
+    assert config.redis.password == Secret("hunter2")
+    assert "hunter2" not in repr(config)
+    assert "hunter2" not in repr(load(OTEL_QUEUE_REDIS_URL="redis://u:hunter2@h"))
+
+
+def test_two_passwords_are_one_too_many(tmp_path: Path) -> None:
+    said = faults(OTEL_QUEUE_REDIS_PASSWORD="a", OTEL_QUEUE_REDIS_PASSWORD_FILE=str(tmp_path))
+    assert "set one of them" in said
+
+
+def test_secrets_have_no_flag_since_a_command_line_is_public() -> None:
+    assert [item.path for item in all_settings() if item.flag is None] == [
+        "redis.password",
+        "redis.sentinel_password",
+    ]
+
+
+def test_variables_that_kubernetes_makes_for_a_service_called_otel_queue_are_no_settings() -> None:
+    variables = {item.variable for item in all_settings()}
+    assert not variables & {"OTEL_QUEUE_PORT", "OTEL_QUEUE_SERVICE_HOST", "OTEL_QUEUE_SERVICE_PORT"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "wanted"),
+    [
+        ({}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, True),
+        ({"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://c:4318/v1/metrics"}, True),
+        ({"OTEL_METRICS_EXPORTER": "otlp"}, True),
+        ({"OTEL_METRICS_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, False),
+    ],
+)
+def test_push_follows_the_standard_variables(environment: dict[str, str], wanted: bool) -> None:
+    assert otlp_wanted(load_config({}, environment), environment) is wanted
+
+
+def test_a_setting_decides_about_push_before_the_standard_variables() -> None:
+    environment = {"OTEL_QUEUE_OTLP_ENABLED": "false", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}
+    assert not otlp_wanted(load_config({}, environment), environment)
+
+
+def test_the_protocol_of_metrics_beats_the_general_one() -> None:
+    environment = {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf", "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": "grpc"}
+    assert otlp_protocol(environment) == "grpc"
+
+
+def test_a_disabled_sdk_is_refused_rather_than_served_empty() -> None:
+    assert "OTEL_SDK_DISABLED" in faults(OTEL_SDK_DISABLED="true")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [(":80", ("127.0.0.1", 80)), ("[::1]:9464", ("::1", 9464)), ("0.0.0.0:1", ("0.0.0.0", 1))],
+)
+def test_listen_addresses(text: str, expected: tuple[str, int]) -> None:
+    assert parse_listen(text) == expected

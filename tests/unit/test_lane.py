@@ -1,0 +1,108 @@
+import threading
+
+import pytest
+
+from otel_queue.errors import ReadError
+from otel_queue.samples import Family
+from otel_queue.sources import Collected, Lane
+
+FAMILY = Family("asynq_queue_size", [(("q",), 1.0)], 0.0, "test")
+LONG = 30.0
+
+
+class Source:
+    """Collects when it is let to, and counts how often it was asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.go = threading.Event()
+        self.go.set()
+        self.error: Exception | None = None
+
+    def __call__(self) -> Collected:
+        self.asked += 1
+        self.go.wait(LONG)
+        if self.error:
+            raise self.error
+        return Collected([FAMILY], {"wrong_type": 2})
+
+
+def lane(source: Source, min_interval: float = 0.0, max_staleness: float = LONG) -> Lane:
+    return Lane("queue", source, min_interval_seconds=min_interval, max_staleness_seconds=max_staleness)
+
+
+def test_readers_of_one_moment_share_one_collection() -> None:
+    source = Source()
+    source.go.clear()
+    shared = lane(source, min_interval=LONG)
+    readers = [threading.Thread(target=shared.refresh, args=(LONG,)) for _ in range(10)]
+    for reader in readers:
+        reader.start()
+    source.go.set()
+    for reader in readers:
+        reader.join(LONG)
+    assert source.asked == 1
+    assert shared.families() == {FAMILY.name: FAMILY}
+
+
+def test_a_reader_waits_no_longer_than_its_budget_and_the_next_one_gets_the_result() -> None:
+    source = Source()
+    source.go.clear()
+    slow = lane(source, min_interval=LONG)
+    slow.refresh(0.01)
+    assert slow.families() == {}
+    assert slow.state().up is None
+    source.go.set()
+    slow.refresh(LONG)
+    assert source.asked == 1
+    assert slow.state().up is True
+
+
+def test_a_failure_is_counted_by_reason_and_keeps_the_last_values_for_a_while() -> None:
+    source = Source()
+    failing = lane(source)
+    failing.refresh(LONG)
+    source.error = ReadError("timeout", "no answer")
+    failing.refresh(LONG)
+    state = failing.state()
+    assert (state.up, state.errors, state.last_error) == (False, {"wrong_type": 2, "timeout": 1}, "no answer")
+    assert failing.families() == {FAMILY.name: FAMILY}
+
+
+def test_past_its_limit_a_family_is_absent_not_stale() -> None:
+    source = Source()
+    failing = lane(source, max_staleness=0.0)
+    failing.refresh(LONG)
+    assert failing.families() == {}
+    assert failing.state().up is True
+
+
+def test_after_a_failure_the_lane_recovers_by_itself() -> None:
+    source = Source()
+    source.error = ReadError("connection", "refused")
+    lame = lane(source)
+    lame.refresh(LONG)
+    source.error = None
+    lame.refresh(LONG)
+    assert lame.state().up is True
+    assert lame.families()
+
+
+def test_an_unexpected_exception_ends_nothing_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    source = Source()
+    source.error = ZeroDivisionError("oops")
+    broken = lane(source)
+    broken.refresh(LONG)
+    broken.refresh(LONG)
+    assert source.asked == 2
+    assert broken.state().errors == {"internal": 2}
+    assert "unexpected" in caplog.text
+
+
+def test_a_turn_for_the_worse_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    source = Source()
+    source.error = ReadError("timeout", "no answer")
+    failing = lane(source)
+    for _ in range(3):
+        failing.refresh(LONG)
+    assert caplog.text.count("failing") == 1

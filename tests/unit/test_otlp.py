@@ -1,0 +1,152 @@
+"""Push against collectors that answer, refuse, break and never answer."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.sdk.metrics.export import MetricExporter
+from opentelemetry.sdk.resources import Resource
+
+from otel_queue.catalog import CATALOG
+from otel_queue.export.instruments import meter_provider
+from otel_queue.export.otlp import OtlpPush
+from otel_queue.samples import Family
+
+LONG = 30.0
+SIZE = Family("asynq_queue_size", [(("q",), 7.0)], 0.0, "test")
+
+
+class Collector:
+    """An OTLP/HTTP endpoint that keeps what it is sent; `status` is what it answers, `hold` makes it hang."""
+
+    def __init__(self) -> None:
+        self.received: list[ExportMetricsServiceRequest] = []
+        self.arrived = threading.Event()
+        self.status = 200
+        self.hold = threading.Event()
+        self.hold.set()
+        collector = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                collector.received.append(ExportMetricsServiceRequest.FromString(body))
+                collector.arrived.set()
+                collector.hold.wait(LONG)
+                self.send_response(collector.status)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None: ...
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/v1/metrics"
+
+
+@contextmanager
+def collector() -> Iterator[Collector]:
+    running = Collector()
+    thread = threading.Thread(target=running.server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield running
+    finally:
+        running.hold.set()
+        running.server.shutdown()
+        running.server.server_close()
+        thread.join()
+
+
+def push_to(exporter: MetricExporter, interval: float = LONG) -> OtlpPush:
+    push = OtlpPush(exporter, interval_seconds=interval, refresh=lambda: None, target="test")
+    meter_provider([CATALOG[SIZE.name]], {SIZE.name: SIZE}.get, [push.reader], Resource({}), {})
+    return push
+
+
+def test_a_push_carries_names_keys_and_values() -> None:
+    with collector() as there:
+        push = push_to(OTLPMetricExporter(endpoint=there.url))
+        push.push()
+        [metric] = there.received[0].resource_metrics[0].scope_metrics[0].metrics
+        [point] = metric.gauge.data_points
+        assert (metric.name, metric.unit, point.as_double) == ("asynq_queue_size", "{task}", 7.0)
+        assert [(item.key, item.value.string_value) for item in point.attributes] == [("queue", "q")]
+        assert push.state().up is True
+        assert push.shutdown(LONG) is True
+
+
+def test_the_first_push_comes_at_once_and_the_last_one_at_shutdown() -> None:
+    with collector() as there:
+        push = push_to(OTLPMetricExporter(endpoint=there.url))
+        push.start()
+        assert there.arrived.wait(LONG)
+        assert push.shutdown(LONG) is True
+        assert len(there.received) == 2
+
+
+def test_a_refused_push_is_an_error_that_shows_and_the_next_one_recovers(caplog: pytest.LogCaptureFixture) -> None:
+    with collector() as there:
+        push = push_to(OTLPMetricExporter(endpoint=there.url))
+        there.status = 400
+        push.push()
+        push.push()
+        assert (push.state().up, push.state().errors) == (False, {"export": 2})
+        assert push.state().last_error
+        there.status = 200
+        push.push()
+        assert push.state().up is True
+        push.shutdown(LONG)
+    assert caplog.text.count("lane otlp: failing") == 1
+
+
+class Broken(MetricExporter):
+    """Raises at every export, as an exporter with a bug would."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.exported = threading.Semaphore(0)
+
+    def export(self, *_: Any, **__: Any) -> Any:
+        self.exported.release()
+        raise RuntimeError("a bug")
+
+    def force_flush(self, timeout_millis: float = 0) -> bool:
+        return True
+
+    def shutdown(self, timeout_millis: float = 0, **_: Any) -> None: ...
+
+
+def test_no_exception_ends_the_export_thread() -> None:
+    exporter = Broken()
+    push = push_to(exporter, interval=0.001)
+    push.start()
+    for _ in range(3):
+        assert exporter.exported.acquire(timeout=LONG)
+    push.shutdown(LONG)
+    state = push.state()
+    assert state.up is False
+    assert state.last_error == "RuntimeError: a bug"
+
+
+def test_an_exception_out_of_a_refresh_is_counted_and_ends_nothing() -> None:
+    def refresh() -> None:
+        raise ValueError("no lanes")
+
+    push = OtlpPush(Broken(), interval_seconds=LONG, refresh=refresh, target="test")
+    push.push()
+    assert push.state().errors == {"export": 1}
+
+
+def test_shutdown_gives_up_on_a_collector_that_never_answers() -> None:
+    with collector() as there:
+        there.hold.clear()
+        push = push_to(OTLPMetricExporter(endpoint=there.url))
+        push.start()
+        assert there.arrived.wait(LONG)
+        # Were it not bounded, this would take the exporter's own ten seconds and the test would see an arrival.
+        assert push.shutdown(0.5) is False

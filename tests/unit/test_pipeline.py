@@ -1,0 +1,92 @@
+"""The whole of pull, from a real Redis to text; Redis may be missing."""
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from otel_queue.config import Config, QueueConfig, RedisConfig
+from otel_queue.pipeline import Pipeline
+from tests.asynq_writer import AsynqWriter
+
+NOWHERE = "redis://127.0.0.1:1/0"
+
+
+def pipeline(url: str, **queue: float) -> Pipeline:
+    settings: dict[str, float] = {"min_interval_seconds": 0.0, "memory_interval_seconds": 0.0, **queue}
+    return Pipeline(Config(redis=RedisConfig(url=url), queue=QueueConfig(**settings)))  # type: ignore[arg-type]
+
+
+def scrape(exporter: Pipeline) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    text = exporter.scrape("", None).body.decode()
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_a_scrape_shows_what_is_in_redis_now(redis_url: str) -> None:
+    writer = AsynqWriter(redis_url)
+    exporter = pipeline(redis_url)
+    writer.pending("default", count=2, age_seconds=5)
+    assert scrape(exporter)["asynq_queue_size", (("queue", "default"),)] == 2
+    writer.pending("default", count=3, age_seconds=5)
+    found = scrape(exporter)
+    assert found["asynq_queue_size", (("queue", "default"),)] == 5
+    assert found["otel_queue_up", (("lane", "queue"),)] == 1
+
+
+def test_a_queue_that_is_removed_disappears_from_the_next_scrape(redis_url: str) -> None:
+    writer = AsynqWriter(redis_url)
+    writer.pending("default")
+    exporter = pipeline(redis_url)
+    scrape(exporter)
+    writer.redis.flushall()
+    assert not [name for name, _ in scrape(exporter) if name == "asynq_queue_size"]
+
+
+def test_without_redis_the_page_says_down_and_counts_why_and_shows_no_zero() -> None:
+    found = scrape(pipeline(NOWHERE))
+    assert found["otel_queue_up", (("lane", "queue"),)] == 0
+    assert found["otel_queue_errors_total", (("lane", "queue"), ("reason", "connection"))] == 1
+    assert not [name for name, _ in found if name.startswith(("asynq_", "convoy_"))]
+
+
+def test_readiness_reads_redis(redis_url: str) -> None:
+    assert pipeline(redis_url).ready().ok
+    down = pipeline(NOWHERE).ready()
+    assert not down.ok
+    assert "127.0.0.1:1" in down.detail
+
+
+def test_status_names_lanes_and_their_source_without_a_password(redis_url: str) -> None:
+    exporter = pipeline(redis_url.replace("redis://", "redis://user:hunter2@"))
+    [lane] = exporter.status().lanes
+    assert (lane.name, lane.up) == ("queue", None)
+    assert "hunter2" not in repr(exporter.status())
+
+
+def test_opted_in_task_types_are_exported_by_type(redis_url: str) -> None:
+    AsynqWriter(redis_url).pending("default", count=3)
+    exporter = pipeline(redis_url, task_types_interval_seconds=60.0)
+    key = ("asynq_task_types_sampled", (("queue", "default"), ("state", "pending"), ("task_type", "t")))
+    for _ in range(200):  # the lane is read in the background
+        if key in (found := scrape(exporter)):
+            break
+    assert found[key] == 3
+
+
+@pytest.mark.parametrize("name", ["service.instance.id", "service.name"])
+def test_resource_attributes_that_the_user_sets_stand(
+    name: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", f"{name}=chosen")
+    found = scrape(pipeline(redis_url))
+    [labels] = [dict(labels) for sample, labels in found if sample == "target_info"]
+    assert labels[name.replace(".", "_")] == "chosen"
+
+
+def test_the_instance_is_the_same_after_a_restart(redis_url: str) -> None:
+    first, second = (
+        [labels for sample, labels in scrape(pipeline(redis_url)) if sample == "target_info"] for _ in range(2)
+    )
+    assert first == second

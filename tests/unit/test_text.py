@@ -1,0 +1,62 @@
+from collections.abc import Callable
+
+from opentelemetry.sdk.resources import Resource
+from prometheus_client.parser import text_string_to_metric_families
+
+from otel_queue.catalog import CATALOG
+from otel_queue.export.instruments import meter_provider
+from otel_queue.export.text import TextExposition
+from otel_queue.samples import Family
+
+OPENMETRICS = "application/openmetrics-text;version=1.0.0"
+NASTY = 'quote " backslash \\ newline \n \u00fc'
+
+
+def exposition(
+    *families: Family, share_seconds: float = 0.0, now: Callable[[], float] = lambda: 0.0
+) -> TextExposition:
+    text = TextExposition(share_seconds=share_seconds, now=now)
+    rows = [CATALOG[family.name] for family in families]
+    meter_provider(rows, {family.name: family for family in families}.get, [text.reader], Resource({}), {})
+    return text
+
+
+SIZE = Family("asynq_queue_size", [((NASTY,), 3.0)], 0.0, "test")
+PROCESSED = Family("asynq_tasks_processed_total", [(("q",), 12.0)], 0.0, "test")
+ENQUEUED = Family("asynq_tasks_enqueued_total", [(("q", "pending"), 1.0)], 0.0, "test")
+
+
+def test_the_classic_format_has_names_types_and_escaped_labels_and_no_scope() -> None:
+    content_type, body = exposition(SIZE, PROCESSED, ENQUEUED).render("")
+    assert content_type.startswith("text/plain; version=0.0.4")
+    families = {family.name: family for family in text_string_to_metric_families(body.decode())}
+    # The classic parser takes _total off a counter's family name, and only there.
+    assert {name: family.type for name, family in families.items() if name != "target_info"} == {
+        "asynq_queue_size": "gauge",
+        "asynq_tasks_processed": "counter",
+        "asynq_tasks_enqueued_total": "gauge",
+    }
+    assert families["asynq_queue_size"].samples[0].labels == {"queue": NASTY}
+
+
+def test_openmetrics_is_given_to_who_prefers_it() -> None:
+    content_type, body = exposition(SIZE, PROCESSED, ENQUEUED).render(OPENMETRICS)
+    assert content_type.startswith("application/openmetrics-text")
+    lines = body.decode().splitlines()
+    assert lines[-1] == "# EOF"
+    assert "# TYPE asynq_tasks_processed counter" in lines
+    assert 'asynq_tasks_processed_total{queue="q"} 12.0' in lines
+    assert 'asynq_tasks_enqueued_total{queue="q",state="pending"} 1.0' in lines
+
+
+def test_scrapes_of_one_moment_share_the_rendered_text_per_format() -> None:
+    clock = [0.0]
+    samples = [(("q",), 1.0)]
+    family = Family("asynq_queue_size", samples, 0.0, "test")
+    text = exposition(family, share_seconds=1.0, now=lambda: clock[0])
+    first = text.render("")
+    samples.append((("later",), 2.0))
+    assert text.render("") == first
+    assert text.render(OPENMETRICS)[0] != first[0]
+    clock[0] = 1.5
+    assert b"later" in text.render("")[1]
