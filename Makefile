@@ -29,7 +29,7 @@ bench: $(STAMP) ## one JSON object a line; make bench ONLY=inspector-wall runs o
 	@$(BIN)/python -m tests.bench $(ONLY)
 
 docs: $(STAMP) ## regenerate what is generated
-	$(BIN)/otel-queue catalog --markdown > docs/metrics.md
+	$(BIN)/python -m tests.docs_check --write
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build

@@ -1,0 +1,127 @@
+"""Compares what is generated with its source, and every relative link in the docs with the tree.
+
+`python -m tests.docs_check` reports, `--write` regenerates.
+"""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from otel_queue.catalog import CATALOG
+from otel_queue.cli.catalog import markdown
+from otel_queue.config.settings import SECTIONS, all_settings
+
+ROOT = Path(__file__).parent.parent
+_LINK = re.compile(r"\]\((?!https?://|#|mailto:)([^)#\s]+)")
+
+_CONFIGURATION_HEAD = """\
+# Configuration
+
+Generated from the settings by `make docs`; `make check` compares. Precedence: flag, environment, file, default.
+The file is TOML, named by `--config` or `OTEL_QUEUE_CONFIG`; there is
+[an example with every section](../examples/otel-queue.toml). All faults are reported together, and
+`otel-queue check` says what works. Secrets have no flag: everybody on a machine can read its command lines.
+"""
+
+_CONFIGURATION_TAIL = """
+## [attributes]
+
+Maps a metric to the attribute keys it keeps, fewer than [its row](metrics.md) has: the metric's View drops the
+rest. Counts that become equal are summed, ages and flags keep the largest.
+
+```toml
+[attributes]
+asynq_tasks_enqueued_total = ["queue"]
+```
+
+## OpenTelemetry's own variables
+
+They mean what they mean everywhere: `OTEL_EXPORTER_OTLP_ENDPOINT` and `OTEL_EXPORTER_OTLP_METRICS_ENDPOINT`
+(either turns push on), `..._PROTOCOL` (`http/protobuf`, the default, or `grpc`), `..._HEADERS`, `..._CERTIFICATE`,
+`..._CLIENT_KEY`, `..._CLIENT_CERTIFICATE`, `..._INSECURE`, `..._TIMEOUT`, `..._COMPRESSION`,
+`OTEL_METRIC_EXPORT_INTERVAL` (milliseconds), `OTEL_METRICS_EXPORTER` (`none` turns push off), `OTEL_SERVICE_NAME`,
+`OTEL_RESOURCE_ATTRIBUTES`. `service.instance.id` is host:port unless you set it, so it survives a restart.
+`OTEL_SDK_DISABLED=true` is refused: nothing would be exported.
+
+## Web config file
+
+`server.web_config_file` is in the form that Prometheus exporters use, for example:
+
+```yaml
+tls_server_config:
+  cert_file: server.crt
+  key_file: server.key
+basic_auth_users:
+  prometheus: $2y$10$...   # htpasswd -nBC 10 "" | tr -d ':\\n'
+```
+
+With it every path asks for credentials, health included.
+"""
+
+
+def configuration() -> str:
+    """The text of docs/configuration.md."""
+    parts = [_CONFIGURATION_HEAD]
+    for section, kind in SECTIONS.items():
+        introduction = (kind.__doc__ or "").partition(": ")[2]
+        parts.append(f"\n## [{section}]\n\n{introduction[:1].upper()}{introduction[1:]}\n")
+        parts.append("\n| setting | environment | flag | default | meaning |\n|---|---|---|---|---|\n")
+        parts += [
+            f"| `{item.field.name}` | `{item.variable}` | {f'`{item.flag}`' if item.flag else '-'} "
+            f"| {_default(item.field.default)} | {item.help} |\n"
+            for item in all_settings()
+            if item.section == section
+        ]
+    return "".join(parts) + _CONFIGURATION_TAIL
+
+
+def _default(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+GENERATED = {"docs/metrics.md": lambda: markdown(CATALOG.values()), "docs/configuration.md": configuration}
+
+
+def faults() -> list[str]:
+    """One line for each file that is not what it should be."""
+    found = [
+        f"{name} is not what its source says; run `make docs`"
+        for name, text in GENERATED.items()
+        if not (ROOT / name).is_file() or (ROOT / name).read_text(encoding="utf-8") != text()
+    ]
+    for file in _tracked_markdown():
+        found += [
+            f"{file.relative_to(ROOT)}: link to {target}, which does not exist"
+            for target in _LINK.findall(file.read_text(encoding="utf-8"))
+            if not (file.parent / target).exists()
+        ]
+    return found
+
+
+def _tracked_markdown() -> list[Path]:
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if listed.returncode:  # not a git checkout: an unpacked sdist
+        return [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+    return [ROOT / name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
+
+
+def main(arguments: list[str]) -> int:
+    """Writes, or checks and returns 1 for a fault."""
+    if "--write" in arguments:
+        for name, text in GENERATED.items():
+            (ROOT / name).write_text(text(), encoding="utf-8")
+        return 0
+    found = faults()
+    for fault in found:
+        print(fault, file=sys.stderr)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
