@@ -1,8 +1,10 @@
 """The composition root: configuration in, lanes and readers out."""
 
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from otel_queue.asynq.families import memory_families, snapshot_families, task_type_families
@@ -47,6 +49,7 @@ class Pipeline:
         self._queue_lane, *slow = _lanes(config)
         self._slow_lanes: list[Lane] = slow
         self._probe = _inspector(config)
+        self._collected = threading.local()
         self._text = TextExposition(share_seconds=config.queue.min_interval_seconds)
         self._push = self._build_push() if otlp_wanted(config) else None
         readers = [self._text.reader] + ([self._push.reader] if self._push else [])
@@ -67,8 +70,8 @@ class Pipeline:
         than their limit.
         """
         limit = self._config.server.scrape_budget_seconds
-        self._refresh(limit if budget_seconds is None else max(0.0, min(budget_seconds, limit)))
-        content_type, body = self._text.render(accept)
+        with self._collection(limit if budget_seconds is None else max(0.0, min(budget_seconds, limit))):
+            content_type, body = self._text.render(accept)
         return Exposition(content_type, body)
 
     def ready(self) -> Readiness:
@@ -104,24 +107,36 @@ class Pipeline:
         return OtlpPush(
             otlp_exporter(protocol),
             interval_seconds=export_interval_seconds(),
-            refresh=lambda: self._refresh(self._config.server.scrape_budget_seconds),
+            collection=lambda: self._collection(self._config.server.scrape_budget_seconds),
             target=f"OTLP {protocol}",
         )
+
+    @contextmanager
+    def _collection(self, budget_seconds: float) -> Iterator[None]:
+        """Makes the lanes fresh and holds on to what they have, so that one collection sees one snapshot."""
+        self._refresh(budget_seconds)
+        self._collected.families = self._families()
+        try:
+            yield
+        finally:
+            self._collected.families = {}
 
     def _refresh(self, budget_seconds: float) -> None:
         for lane in self._slow_lanes:
             lane.refresh(0.0)  # in the background: nobody waits for a sample of memory
         self._queue_lane.refresh(budget_seconds)
 
-    def _family(self, name: str) -> Family | None:
-        if name.startswith("otel_queue_"):
-            states = [lane.state() for lane in self._lanes]
-            return self_families([*states, self._push.state()] if self._push else states).get(name)
+    def _families(self) -> dict[str, Family]:
+        found: dict[str, Family] = {}
         for lane in self._lanes:
-            family = lane.families().get(name)
-            if family is not None:
-                return family
-        return None
+            found |= lane.families()
+        states = [lane.state() for lane in self._lanes]
+        return found | self_families([*states, self._push.state()] if self._push else states)
+
+    def _family(self, name: str) -> Family | None:
+        """The family for the collection that runs in this thread; the SDK's callbacks ask for it."""
+        families: dict[str, Family] = getattr(self._collected, "families", {})
+        return families.get(name)
 
 
 def _inspector(config: Config) -> Inspector:

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar, cast
 import hiredis
 import redis
 from redis.cluster import ClusterNode, RedisCluster
-from redis.exceptions import RedisClusterException
+from redis.exceptions import NoPermissionError, RedisClusterException, SlotNotCoveredError
 from redis.sentinel import Sentinel
 
 from otel_queue.config import RedisConfig
@@ -29,6 +29,8 @@ ErrorReply = hiredis.ReplyError
 _T = TypeVar("_T")
 # redis-py's cluster errors are no RedisError.
 _CLIENT_ERRORS: Final = (redis.RedisError, RedisClusterException, OSError)
+# hiredis raises the last two for a map with a list for a key, and for an array of billions.
+_EXCHANGE_ERRORS: Final = (OSError, hiredis.HiredisError, TypeError, MemoryError)
 _READ_SIZE: Final = 1 << 16
 _NOT_YET: Final = object()
 # hiredis takes any sequence of words, and any buffer; its type stubs are narrower.
@@ -180,7 +182,7 @@ class _NodeReader:
             except BaseException as error:
                 # Replies may still arrive, or the caller wants no more of them: this connection is spent.
                 connection.disconnect()
-                if isinstance(error, OSError | hiredis.HiredisError):
+                if isinstance(error, _EXCHANGE_ERRORS):
                     raise _as_read_error(self._name, error) from error
                 raise
             finally:
@@ -197,6 +199,7 @@ class _ClusterReader:
         self._startup = nodes
         # RedisCluster takes `ssl` instead of a connection class, and no database.
         self._options = {key: value for key, value in options.items() if key != "db"}
+        self._options["require_full_coverage"] = False  # a slot that nobody serves costs its queues only
         if self._options.pop("connection_class", None) is not None:
             self._options["ssl"] = True
         self._name = name
@@ -316,25 +319,29 @@ def _translated(name: str, action: Callable[[], _T]) -> _T:
         raise _as_read_error(name, error) from error
 
 
-def _as_read_error(name: str, error: Exception) -> ReadError:
+def _as_read_error(name: str, error: BaseException) -> ReadError:
+    while isinstance(error, RedisClusterException) and (cause := error.__cause__ or error.__context__):
+        error = cause  # why the last of the nodes could not be asked
     return ReadError(_reason(error), f"{name}: {error or type(error).__name__}")
 
 
+# redis-py's errors at connecting, when it has taken the prefix off Redis's words.
+_REASON_BY_ERROR: Final[tuple[tuple[type[BaseException], str], ...]] = (
+    (SlotNotCoveredError, "cluster_down"),
+    (redis.AuthenticationError, "auth"),
+    (NoPermissionError, "permission"),
+    (redis.TimeoutError, "timeout"),
+    (TimeoutError, "timeout"),
+    (redis.BusyLoadingError, "loading"),
+    (redis.InvalidResponse, "protocol"),
+    (hiredis.HiredisError, "protocol"),
+    (TypeError, "protocol"),
+    (MemoryError, "protocol"),
+)
+
+
 def _reason(error: BaseException) -> str:
-    if isinstance(error, SlotNotCoveredError):
-        return "cluster_down"
-    if isinstance(error, RedisClusterException) and error.__cause__ is not None:
-        return _reason(error.__cause__)  # why the last of the nodes could not be asked
-    if isinstance(error, redis.AuthenticationError):
-        reason = "auth"
-    elif isinstance(error, redis.TimeoutError | TimeoutError):
-        reason = "timeout"
-    elif isinstance(error, redis.BusyLoadingError):
-        reason = "loading"
-    elif isinstance(error, redis.ResponseError):
-        reason = reply_reason(error)
-    elif isinstance(error, hiredis.HiredisError):
-        reason = "protocol"
-    else:
-        reason = "connection"
-    return ReadError(reason, f"{name}: {error or type(error).__name__}")
+    for kind, reason in _REASON_BY_ERROR:
+        if isinstance(error, kind):
+            return reason
+    return reply_reason(error) if isinstance(error, redis.ResponseError) else "connection"

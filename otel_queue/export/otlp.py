@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
 from opentelemetry.sdk.metrics.export import (
@@ -65,21 +66,26 @@ class _WatchedExporter(MetricExporter):
 
 
 class OtlpPush:
-    """Pushes every `interval_seconds`, after `refresh` has made the lanes fresh.
+    """Pushes every `interval_seconds`; each push collects inside the context that `collection` makes.
 
-    No exception ends the thread; a failed push is counted and the next one carries the totals. `describe` is
-    what the operator sees of the target.
+    No exception ends the thread; a failed push is counted and the next one carries the totals. `target` is what
+    the operator sees of where it goes.
     """
 
     def __init__(
-        self, exporter: MetricExporter, *, interval_seconds: float, refresh: Callable[[], None], target: str
+        self,
+        exporter: MetricExporter,
+        *,
+        interval_seconds: float,
+        collection: Callable[[], AbstractContextManager[None]],
+        target: str,
     ) -> None:
         self._exporter = _WatchedExporter(exporter)
         # The reader never ticks by itself: its own thread ends at the first unexpected exception.
         self.reader = PeriodicExportingMetricReader(self._exporter, export_interval_millis=math.inf)
         self.target = target
         self._interval = interval_seconds
-        self._refresh = refresh
+        self._collection = collection
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._pushing = threading.Lock()
@@ -109,13 +115,13 @@ class OtlpPush:
             )
 
     def push(self) -> None:
-        """Refreshes, collects and exports once; failures are counted, not raised."""
+        """Collects and exports once; failures are counted, not raised."""
         with self._pushing:
             started = time.monotonic()
             error: str | None = None
             try:
-                self._refresh()
-                self.reader.collect()
+                with self._collection():
+                    self.reader.collect()
                 if self._exporter.result is not MetricExportResult.SUCCESS:
                     error = self._exporter.error or f"{self.target} did not accept the export; the log says why"
             except Exception as caught:

@@ -6,9 +6,10 @@ from otel_queue.asynq.queue_info import QueueInfo, ServerStatus, Snapshot
 from otel_queue.catalog import CATALOG
 
 QUEUE = QueueInfo(
-    queue="CreateEventQueue", memory_usage=None, latency=1.5, size=28, groups=1, pending=1, active=2, scheduled=3,
-    retry=4, archived=5, completed=6, aggregating=7, processed=8, failed=9, processed_total=10, failed_total=11,
-    paused=True, timestamp=100.0, active_without_lease=12, lease_expired=13, overdue_scheduled=14.5, overdue_retry=0.0,
+    queue="CreateEventQueue", memory_usage=None, latency=1.5, size=28, groups=1, pending=1, active=2,
+    scheduled=3, retry=4, archived=5, completed=6, aggregating=7, processed=8, failed=9, processed_total=10,
+    failed_total=11, paused=True, timestamp=100.0, active_without_lease=12, lease_expired=13,
+    overdue_scheduled=14.5, overdue_retry=0.0,
 )  # fmt: skip
 SERVER = ServerStatus(
     ServerInfo("h", 1, "s", 10, {"CreateEventQueue": 1, "unborn": 1}),

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -63,7 +63,7 @@ def collector() -> Iterator[Collector]:
 
 
 def push_to(exporter: MetricExporter, interval: float = LONG) -> OtlpPush:
-    push = OtlpPush(exporter, interval_seconds=interval, refresh=lambda: None, target="test")
+    push = OtlpPush(exporter, interval_seconds=interval, collection=nullcontext, target="test")
     meter_provider([CATALOG[SIZE.name]], {SIZE.name: SIZE}.get, [push.reader], Resource({}), {})
     return push
 
@@ -133,11 +133,11 @@ def test_no_exception_ends_the_export_thread() -> None:
     assert state.last_error == "RuntimeError: a bug"
 
 
-def test_an_exception_out_of_a_refresh_is_counted_and_ends_nothing() -> None:
-    def refresh() -> None:
+def test_an_exception_out_of_a_collection_is_counted_and_ends_nothing() -> None:
+    def no_collection() -> AbstractContextManager[None]:
         raise ValueError("no lanes")
 
-    push = OtlpPush(Broken(), interval_seconds=LONG, refresh=refresh, target="test")
+    push = OtlpPush(Broken(), interval_seconds=LONG, collection=no_collection, target="test")
     push.push()
     assert push.state().errors == {"export": 1}
 

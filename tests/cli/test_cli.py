@@ -1,0 +1,141 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from otel_queue.asynq.queue_info import QUEUE_INFO_FIELDS
+from otel_queue.catalog import CATALOG
+from otel_queue.cli import FINDING, FINE, UNREACHABLE, USAGE, main
+from tests.asynq_writer import AsynqWriter
+from tests.servers.redis import redis_server
+
+NOWHERE = "redis://127.0.0.1:1/0"
+
+
+def test_inspect_prints_a_line_per_queue_under_headings_with_units(
+    redis_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    AsynqWriter(redis_url).pending("default", "low", count=3)
+    assert main(["inspect", "--redis-url", redis_url]) == FINE
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head.split()[:2] == ["QUEUE", "PENDING"]
+    assert "LATENCY s" in head
+    assert [row.split()[:2] for row in rows] == [["default", "3"], ["low", "3"]]
+
+
+def test_inspect_as_json_has_asynqs_fields_and_no_others(
+    redis_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    AsynqWriter(redis_url).pending("default")
+    assert main(["inspect", "--json", "--redis-url", redis_url]) == FINE
+    [queue] = json.loads(capsys.readouterr().out)
+    assert tuple(queue) == QUEUE_INFO_FIELDS
+    assert (queue["queue"], queue["pending"], queue["paused"]) == ("default", 1, False)
+    assert queue["memory_usage"] > 0
+    assert queue["timestamp"].endswith("Z")
+
+
+@pytest.mark.parametrize("what", [["--servers"], ["--schedulers"], ["--history", "2"], ["--types"]])
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_inspect_shows_other_things_too(
+    what: list[str], form: list[str], redis_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    AsynqWriter(redis_url).pending("default")
+    assert main(["inspect", *what, *form, "--redis-url", redis_url]) == FINE
+    out = capsys.readouterr().out
+    assert isinstance(json.loads(out), list) if form else out.splitlines()
+
+
+def test_a_queue_that_does_not_exist_is_a_finding(redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "nope", "--redis-url", redis_url]) == FINDING
+    assert "queue 'nope' is not listed" in capsys.readouterr().err
+
+
+def test_redis_that_is_not_there_is_told_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "--redis-url", NOWHERE]) == UNREACHABLE
+    said = capsys.readouterr().err
+    assert "127.0.0.1:1" in said
+    assert "Traceback" not in said
+
+
+def test_every_fault_of_the_configuration_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--redis-url", "http://x", "--listen", "nowhere"]) == USAGE
+    assert capsys.readouterr().err.count("otel-queue: ") == 2
+
+
+def test_a_port_that_is_taken_is_told(capsys: pytest.CaptureFixture[str], redis_url: str) -> None:
+    taken = redis_url.removeprefix("redis://").partition("/")[0]
+    assert main(["serve", "--redis-url", redis_url, "--listen", taken]) == USAGE
+    assert "address already in use" in capsys.readouterr().err
+
+
+def test_catalog_prints_every_row_in_three_forms(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["catalog"]) == FINE
+    assert len(capsys.readouterr().out.splitlines()) == len(CATALOG) + 1
+    assert main(["catalog", "--markdown"]) == FINE
+    out = capsys.readouterr().out
+    assert all(f"| `{name}` |" in out for name in CATALOG)
+    assert main(["catalog", "--json"]) == FINE
+    assert [row["name"] for row in json.loads(capsys.readouterr().out)] == list(CATALOG)
+
+
+def test_check_finds_nothing_wrong_with_a_good_redis(redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    AsynqWriter(redis_url).pending("default")
+    assert main(["check", "--redis-url", redis_url]) == FINE
+    out = capsys.readouterr().out
+    assert "FAIL" not in out
+    assert "WARN" not in out
+
+
+def test_check_names_each_command_that_is_refused_and_how_to_permit_it(capsys: pytest.CaptureFixture[str]) -> None:
+    acl = "watcher on >secret ~asynq:* +@all -zcount -memory -multi"
+    with redis_server(users=[acl]) as server:
+        url = f"redis://watcher:secret@127.0.0.1:{server.port}/0"
+        assert main(["check", "--json", "--redis-url", url]) == FINDING
+    findings = {item["subject"]: item for item in json.loads(capsys.readouterr().out)}
+    assert findings["command ZCOUNT"]["status"] == "fail"
+    assert "+zcount" in findings["command ZCOUNT"]["advice"]
+    assert findings["command MEMORY USAGE"]["status"] == "warn"
+    assert findings["command MULTI"]["status"] == "warn"
+
+
+def test_check_warns_of_an_eviction_policy_that_loses_tasks(capsys: pytest.CaptureFixture[str]) -> None:
+    with redis_server(args=["--maxmemory-policy", "allkeys-lru"]) as server:
+        main(["check", "--redis-url", server.url])
+    assert "WARN  eviction policy: allkeys-lru" in capsys.readouterr().out
+
+
+def test_check_of_a_redis_that_is_not_there_says_what_to_look_at(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--redis-url", NOWHERE]) == UNREACHABLE
+    assert "-> check redis.url" in capsys.readouterr().out
+
+
+def test_check_tries_the_otlp_endpoint(
+    redis_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+    assert main(["check", "--redis-url", redis_url]) == UNREACHABLE
+    assert "FAIL  otlp: http/protobuf" in capsys.readouterr().out
+
+
+def test_check_reads_the_web_config(tmp_path: Path, redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "web.yml"
+    file.write_text("basic_auth_users: {a: plain}\nwhat: 1\n", encoding="utf-8")
+    assert main(["check", "--redis-url", redis_url, "--web-config", str(file)]) == FINDING
+    assert capsys.readouterr().out.count("FAIL  web config") == 2
+
+
+def test_importing_the_package_loads_no_client_library_and_does_nothing() -> None:
+    code = "import sys, otel_queue; print([m for m in ('redis', 'opentelemetry', 'uvicorn') if m in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
+
+
+def test_the_module_runs_as_the_command_does() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "otel_queue", "--version"], capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.startswith("otel-queue ")
