@@ -8,9 +8,10 @@ Reasons in `ReadError.reason` and for `ErrorReply`: auth, permission, connection
 wrong_type, aborted, moved, cluster_down, master_down, not_supported, error_reply, protocol.
 """
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, Protocol, TypeVar, cast
 
 import hiredis
@@ -25,6 +26,9 @@ from otel_queue.errors import ReadError
 # A reply as hiredis gives it: bytes, int, None, list of those, or an ErrorReply. Parsed where it is used.
 Reply = Any
 ErrorReply = hiredis.ReplyError
+
+# A caller that stops early closes it, for the connection is its own until then.
+Answers = Generator[list[Reply] | ReadError, None, None]
 
 _T = TypeVar("_T")
 # redis-py's cluster errors are no RedisError.
@@ -63,7 +67,7 @@ class Request(NamedTuple):
 class RedisReader(Protocol):
     """Reads many requests in one round trip (one per cluster node)."""
 
-    def read(self, requests: Sequence[Request], deadline: float) -> Iterator[list[Reply] | ReadError]:
+    def read(self, requests: Sequence[Request], deadline: float) -> Answers:
         """The replies to each request, in order, each as soon as it has arrived.
 
         All requests are sent before the first answer is returned. `deadline` is in `time.monotonic` seconds. A
@@ -135,8 +139,25 @@ def _connection_options(config: RedisConfig) -> dict[str, Any]:
             "ssl_keyfile": _text(config.tls_key_file),
             "ssl_cert_reqs": "none" if config.tls_skip_verify else "required",
             "ssl_check_hostname": not config.tls_skip_verify,
+            "redis_connect_func": _greet_over_tls,
         }
     return options
+
+
+def _greet_over_tls(connection: Any) -> None:
+    connection.on_connect()
+    _take_in_tickets(connection)
+
+
+def _take_in_tickets(connection: Any) -> None:
+    """Reads a first reply, whatever it is, and with it what TLS 1.3 sends after its handshake.
+
+    redis-py looks whether a connection has something to read before it hands it out, and refuses one with session
+    tickets still unread.
+    """
+    connection.send_command("PING", check_health=False)
+    with contextlib.suppress(redis.ResponseError):  # no permission for PING is needed
+        connection.read_response()
 
 
 def _text(path: object) -> str | None:
@@ -146,7 +167,7 @@ def _text(path: object) -> str | None:
 def _sentinel_pool(config: RedisConfig, options: dict[str, Any]) -> redis.ConnectionPool:
     location = config.location
     password = config.sentinel_password or location.password
-    tls = {name: value for name, value in options.items() if name.startswith("ssl_")}
+    tls = {name: value for name, value in options.items() if name.startswith(("ssl_", "redis_connect_func"))}
     if options.pop("connection_class", None) is not None:
         options["ssl"] = tls["ssl"] = True
     timeout = config.connect_timeout_seconds
@@ -174,7 +195,7 @@ class _NodeReader:
         self._name = name
         self._lock = threading.Lock()
 
-    def read(self, requests: Sequence[Request], deadline: float) -> Iterator[list[Reply] | ReadError]:
+    def read(self, requests: Sequence[Request], deadline: float) -> Answers:
         with self._lock:
             connection = _translated(self._name, self._pool.get_connection)
             try:
@@ -201,12 +222,13 @@ class _ClusterReader:
         self._options = {key: value for key, value in options.items() if key != "db"}
         self._options["require_full_coverage"] = False  # a slot that nobody serves costs its queues only
         if self._options.pop("connection_class", None) is not None:
-            self._options["ssl"] = True
+            # It calls `on_connect` itself.
+            self._options |= {"ssl": True, "redis_connect_func": _take_in_tickets}
         self._name = name
         self._cluster: RedisCluster | None = None
         self._readers: dict[str, _NodeReader] = {}
 
-    def read(self, requests: Sequence[Request], deadline: float) -> Iterator[list[Reply] | ReadError]:
+    def read(self, requests: Sequence[Request], deadline: float) -> Answers:
         results = self._read_once(requests, deadline)
         stale = [index for index, result in enumerate(results) if _moved(result)]
         if stale:

@@ -185,8 +185,10 @@ class Inspector:
         """Queue -> state -> task type -> count among the first `size` tasks of that state.
 
         Reads the messages of up to `size` tasks per queue and state, payloads included. Broken tasks are left
-        out; `failures` is given the reasons.
+        out; `failures` is given the reasons. Raises ValueError if `size` is less than 1.
         """
+        if size < 1:
+            raise ValueError(f"size must be at least 1, not {size}")
         count = _counting(failures)
         broken: Counter[str] = Counter() if failures is None else failures
         names_wanted = self._queue_names() if queues is None else [keys.as_bytes(name) for name in queues]

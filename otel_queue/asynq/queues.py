@@ -166,8 +166,11 @@ def read_queue(
     try:
         results = yield from _transaction(plan, day)
         ids, groups = _take_first(found, results, plan, fields)
-        if groups is None and found.groups:
-            groups = yield from _list_groups(found, plan, fields, groups_cap)
+        if found.groups and found.groups > groups_cap:
+            failures["groups_capped"] += 1
+            groups = None
+        elif groups is None and found.groups:
+            groups = yield from _list_groups(plan, fields)
         plan.list_groups = bool(groups)
         yield from _read_second(found, plan, day, rounds, ids, groups, fields)
     except ReadError as error:
@@ -180,7 +183,7 @@ def _transaction(plan: QueuePlan, day: str) -> Reading[list[Reply]]:
     replies = yield plan.first_request(day)
     if isinstance(replies[0], ErrorReply):
         return replies[1:-1]  # MULTI itself was refused, so each command was answered on its own
-    if isinstance(replies[-1], list):
+    if isinstance(replies[-1], list) and len(replies[-1]) == len(replies) - 2:
         return replies[-1]
     # One command was refused, and took the transaction with it: ask one by one, and lose only that one.
     return (yield request(plan.pending, plan.commands(day)))
@@ -225,10 +228,7 @@ def _take_first(
     return pending_ids, listed
 
 
-def _list_groups(found: QueueReading, plan: QueuePlan, fields: Fields, cap: int) -> Reading[list[bytes] | None]:
-    if found.groups is not None and found.groups > cap:
-        fields.failures["groups_capped"] += 1
-        return None
+def _list_groups(plan: QueuePlan, fields: Fields) -> Reading[list[bytes] | None]:
     replies = yield request(plan.groups, [("SMEMBERS", plan.groups)])
     return fields(names, replies[0])
 

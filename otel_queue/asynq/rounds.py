@@ -6,6 +6,7 @@ alone, and a hundred of them cost as many round trips as the longest one.
 """
 
 from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
 from typing import Any, Final, NamedTuple, TypeVar
 
 from otel_queue.asynq import keys
@@ -57,11 +58,12 @@ class Rounds:
         """Runs rounds until no reading waits; raises ReadError when Redis cannot be read at all."""
         while self._waiting:
             waiting, self._waiting = self._waiting, []
-            answers = self._reader.read([_CLOCK, *(item.request for item in waiting)], self._deadline)
-            self.time = _time(next(answers))
-            self.round_trips += 1
-            for (reading, done, failed, _), answer in zip(waiting, answers, strict=True):
-                self._advance(reading, done, failed, answer)
+            requests = [_CLOCK, *(item.request for item in waiting)]
+            with closing(self._reader.read(requests, self._deadline)) as answers:
+                self.time = _time(next(answers))
+                self.round_trips += 1
+                for (reading, done, failed, _), answer in zip(waiting, answers, strict=True):
+                    self._advance(reading, done, failed, answer)
 
     def run(self, readings: Iterable[Reading[_T]]) -> list[_T]:
         """The results of the readings, in their order; raises the first ReadError among them."""
@@ -106,5 +108,6 @@ def _time(clock: list[Reply] | ReadError) -> float | None:
         return None
     match clock[0]:
         case [bytes(seconds), bytes(micros)] if seconds.isdigit() and micros.isdigit():
-            return int(seconds) + int(micros) / 1e6
+            if len(seconds) <= 11 and len(micros) <= 6:
+                return int(seconds) + int(micros) / 1e6
     return None

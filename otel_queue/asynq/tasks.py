@@ -1,5 +1,6 @@
 """Reading tasks: a page of a list, and a bounded sample of task types."""
 
+import time
 from collections import Counter
 from collections.abc import Mapping
 from typing import Final
@@ -9,8 +10,8 @@ from otel_queue.asynq.message import TaskMessage, decode_task_message
 from otel_queue.asynq.queue_info import TaskInfo
 from otel_queue.asynq.replies import Fields, names, scored, text
 from otel_queue.asynq.rounds import Reading, Rounds
-from otel_queue.errors import MessageError, ReadError
-from otel_queue.redis_client import ErrorReply, Reply, request
+from otel_queue.errors import ReadError
+from otel_queue.redis_client import Reply, request
 
 LISTED_STATES: Final = ("pending", "active", "scheduled", "retry", "archived", "completed")
 # Task types beyond this many in one queue and state are counted together: asynq lets a type be any text.
@@ -32,12 +33,13 @@ def read_tasks(
     if state == "active":
         commands += [("ZSCORE", lease, item) for item, _ in listed]
     replies = yield request(lease, commands)
-    messages = _messages(replies[: len(listed)], Fields(failures))
-    leases = replies[len(listed) :] or [None] * len(listed)
-    now = rounds.time or 0.0
+    fields = Fields(failures)
+    messages = _messages(replies[: len(listed)], fields)
+    leases = [fields(_lease_end, reply) for reply in replies[len(listed) :]] or [None] * len(listed)
+    now = rounds.time or time.time()
     return [
-        _task_info(queue, state, item, score, message, _expired(lease_score, now))
-        for (item, score), message, lease_score in zip(listed, messages, leases, strict=True)
+        _task_info(queue, state, item, score, message, lease_end is not None and lease_end <= now)
+        for (item, score), message, lease_end in zip(listed, messages, leases, strict=True)
     ]
 
 
@@ -75,13 +77,12 @@ def _message(reply: Reply) -> TaskMessage:
     return decode_task_message(data)
 
 
-def _expired(score: Reply, now: float) -> bool:
-    if score is None or isinstance(score, ErrorReply):
-        return False
+def _lease_end(reply: Reply) -> float | None:
+    score = text(reply)
     try:
-        return float(score) <= now
+        return None if score is None else float(score)
     except ValueError as error:
-        raise MessageError(f"{score!r} is not a score") from error
+        raise ReadError("protocol", f"{score!r} is not a score") from error
 
 
 def _task_info(
