@@ -27,14 +27,17 @@ def _run(options: argparse.Namespace) -> int:
         from otel_queue.demo.workload import Workload
     except ImportError as error:
         raise OtelQueueError(f"the demo needs more packages: pip install 'otel-queue[demo]' ({error})") from error
-    # Memory is sampled every few seconds here: nobody watches a demo for five minutes.
-    if getattr(options, "queue.memory_interval_seconds") is None:
-        setattr(options, "queue.memory_interval_seconds", "5")
     stop = stop_on_signals()
     with contextlib.ExitStack() as stack:
+        # Memory is sampled every few seconds here: nobody watches a demo for five minutes.
+        memory_interval = "5"
         if getattr(options, "redis.url") is None:
             redis = stack.enter_context(EmbeddedRedis())
             setattr(options, "redis.url", redis.url)
+            if not redis.is_real:
+                memory_interval = "0"  # fakeredis does not know MEMORY
+        if getattr(options, "queue.memory_interval_seconds") is None:
+            setattr(options, "queue.memory_interval_seconds", memory_interval)
         config = settings_of(options)
         workload = Workload(config.redis.url, rate=options.rate, seed=options.seed)
         if options.seconds is not None:

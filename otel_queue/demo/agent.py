@@ -72,11 +72,6 @@ class Agent:
         self._janitor = Interval(_JANITOR_SECONDS)
 
     @property
-    def is_alive(self) -> bool:
-        """Whether it was started and has neither died nor been shut down."""
-        return self._info is not None
-
-    @property
     def busy(self) -> int:
         """How many of its workers have a task."""
         return len(self._busy)

@@ -137,6 +137,8 @@ class EmbeddedRedis:
         # Its close would otherwise wait for every client that is still connected.
         server.daemon_threads = True
         server.block_on_close = False
+        # It answers in small pieces: with Nagle's algorithm each would wait for the client's delayed ACK.
+        server.RequestHandlerClass.disable_nagle_algorithm = True  # type: ignore[attr-defined]
         self.port = int(server.server_address[1])
         threading.Thread(target=server.serve_forever, name="embedded-redis", daemon=True).start()
         self._fake = server

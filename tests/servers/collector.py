@@ -20,7 +20,9 @@ from tests.servers.process import ServerProcess, free_port, temporary_directory
 SOURCES = Path(__file__).parent.parent / "collector"
 CACHE_VARIABLE = "OTEL_QUEUE_TEST_CACHE"
 # What `go build` says when it is not the source that is at fault.
-UNREACHABLE = re.compile(r"dial tcp|no such host|i/o timeout|403 Forbidden|connection refused|requires go >=")
+UNREACHABLE = re.compile(
+    r"dial tcp|no such host|i/o timeout|403 Forbidden|connection refused|lookup disabled|requires go >="
+)
 
 
 def cache_directory() -> Path:

@@ -99,7 +99,7 @@ class RedisServer:
         """As the `default` user; with TLS the authority is in `ca_file`."""
         return self.url_for("", self.password) if self.password else self._url("")
 
-    def url_for(self, user: str, password: str | None) -> str:
+    def url_for(self, user: str, password: str) -> str:
         return self._url(f"{user}:{password}@")
 
     def _url(self, credentials: str) -> str:
@@ -112,7 +112,7 @@ class RedisServer:
     def pid(self) -> int:
         return self.process.pid
 
-    def client(self, *, user: str | None = None, password: str | None = None) -> redis.Redis:
+    def client(self, *, user: str | None = None, password: str = "") -> redis.Redis:
         """For filling and for looking: answers are bytes. The `default` user where none is named."""
         url = self.url if user is None else self.url_for(user, password)
         # `ssl_ca_certs` is refused by the connection without TLS.
