@@ -12,13 +12,16 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from typing import Any, Final, NamedTuple, Protocol, TypeVar, cast
+from typing import Any, Final, NamedTuple, Protocol, cast
 
 import hiredis
 import redis
-from redis.cluster import ClusterNode, RedisCluster
+from redis.backoff import NoBackoff
+from redis.cluster import ClusterNode, NodesManager
+from redis.crc import key_slot
 from redis.exceptions import NoPermissionError, RedisClusterException, SlotNotCoveredError
-from redis.sentinel import Sentinel
+from redis.retry import Retry
+from redis.sentinel import MasterNotFoundError, Sentinel
 
 from otel_queue.config import RedisConfig
 from otel_queue.errors import ReadError
@@ -30,11 +33,16 @@ ErrorReply = hiredis.ReplyError
 # A caller that stops early closes it, for the connection is its own until then.
 Answers = Generator[list[Reply] | ReadError, None, None]
 
-_T = TypeVar("_T")
-# redis-py's cluster errors are no RedisError.
-_CLIENT_ERRORS: Final = (redis.RedisError, RedisClusterException, OSError)
-# hiredis raises the last two for a map with a list for a key, and for an array of billions.
-_EXCHANGE_ERRORS: Final = (OSError, hiredis.HiredisError, TypeError, MemoryError)
+# redis-py's cluster errors are no RedisError. hiredis raises TypeError for a map with a list for a key and
+# MemoryError for an array of billions.
+_CLIENT_ERRORS: Final = (
+    redis.RedisError,
+    RedisClusterException,
+    OSError,
+    hiredis.HiredisError,
+    TypeError,
+    MemoryError,
+)
 _READ_SIZE: Final = 1 << 16
 _NOT_YET: Final = object()
 # hiredis takes any sequence of words, and any buffer; its type stubs are narrower.
@@ -145,16 +153,12 @@ def _connection_options(config: RedisConfig) -> dict[str, Any]:
 
 
 def _greet_over_tls(connection: Any) -> None:
-    connection.on_connect()
-    _take_in_tickets(connection)
-
-
-def _take_in_tickets(connection: Any) -> None:
     """Reads a first reply, whatever it is, and with it what TLS 1.3 sends after its handshake.
 
     redis-py looks whether a connection has something to read before it hands it out, and refuses one with session
     tickets still unread.
     """
+    connection.on_connect()
     connection.send_command("PING", check_health=False)
     with contextlib.suppress(redis.ResponseError):  # no permission for PING is needed
         connection.read_response()
@@ -179,6 +183,7 @@ def _sentinel_pool(config: RedisConfig, options: dict[str, Any]) -> redis.Connec
             "socket_timeout": timeout,
             "socket_connect_timeout": timeout,
             "driver_info": None,
+            "retry": Retry(NoBackoff(), 0),  # by default redis-py tries for many seconds; the next collection will
             **tls,
         },
         **options,
@@ -197,17 +202,24 @@ class _NodeReader:
 
     def read(self, requests: Sequence[Request], deadline: float) -> Answers:
         with self._lock:
-            connection = _translated(self._name, self._pool.get_connection)
+            connection = self._connected()
             try:
                 yield from exchange(socket_of(connection), requests, deadline)
             except BaseException as error:
                 # Replies may still arrive, or the caller wants no more of them: this connection is spent.
                 connection.disconnect()
-                if isinstance(error, _EXCHANGE_ERRORS):
+                if isinstance(error, _CLIENT_ERRORS):
                     raise _as_read_error(self._name, error) from error
                 raise
             finally:
                 self._pool.release(connection)
+
+    def _connected(self) -> Any:
+        try:
+            return self._pool.get_connection()
+        except _CLIENT_ERRORS as error:
+            self._pool.disconnect()  # what broke in its handshake must not be taken for ready later
+            raise _as_read_error(self._name, error) from error
 
     def close(self) -> None:
         self._pool.disconnect()
@@ -218,15 +230,17 @@ class _ClusterReader:
 
     def __init__(self, nodes: Sequence[tuple[str, int]], options: dict[str, Any], name: str) -> None:
         self._startup = nodes
-        # RedisCluster takes `ssl` instead of a connection class, and no database.
+        # A cluster's client takes `ssl` instead of a connection class, and no database.
         self._options = {key: value for key, value in options.items() if key != "db"}
         self._options["require_full_coverage"] = False  # a slot that nobody serves costs its queues only
         if self._options.pop("connection_class", None) is not None:
-            # It calls `on_connect` itself.
-            self._options |= {"ssl": True, "redis_connect_func": _take_in_tickets}
+            self._options["ssl"] = True
         self._name = name
-        self._cluster: RedisCluster | None = None
+        # Knows the slots. RedisCluster would also ask a node picked at random for COMMAND, which needs one more
+        # permission, and may be the node that does not answer.
+        self._cluster: NodesManager | None = None
         self._readers: dict[str, _NodeReader] = {}
+        self._failing: set[str] = set()  # nodes that could not be read last time; asked after the others
 
     def read(self, requests: Sequence[Request], deadline: float) -> Answers:
         results = self._read_once(requests, deadline)
@@ -252,33 +266,43 @@ class _ClusterReader:
         )
         for index, item in enumerate(requests):
             try:
-                node = cluster.nodes_manager.get_node_from_slot(cluster.keyslot(item.key))
+                node = cluster.get_node_from_slot(key_slot(item.key))
             except _CLIENT_ERRORS as error:
                 results[index] = _as_read_error(self._name, error)
                 continue
             nodes[node.name] = node
             by_node.setdefault(node.name, []).append(index)
-        for name, indexes in by_node.items():
+        for name in sorted(by_node, key=self._failing.__contains__):
+            indexes = by_node[name]
             reader = self._reader(nodes[name])
+            # A node that does not answer may take half of what is left, so that the others are read.
+            until = deadline if len(by_node) == 1 else (time.monotonic() + deadline) / 2
             try:
-                parts = list(reader.read([requests[index] for index in indexes], deadline))
+                parts = list(reader.read([requests[index] for index in indexes], until))
+                self._failing.discard(name)
             except ReadError as error:
                 parts = [error] * len(indexes)
+                self._failing.add(name)
             for index, part in zip(indexes, parts, strict=True):
                 results[index] = part
         return results
 
-    def _topology(self) -> RedisCluster:
+    def _topology(self) -> NodesManager:
         if self._cluster is None:
             nodes = [ClusterNode(host, port) for host, port in self._startup]
-            self._cluster = _translated(self._name, lambda: RedisCluster(startup_nodes=nodes, **self._options))
+            nodes.sort(key=lambda node: node.name in self._failing)
+            try:
+                self._cluster = NodesManager(startup_nodes=nodes, **self._options)
+            except _CLIENT_ERRORS as error:
+                raise _as_read_error(self._name, error) from error
         return self._cluster
 
     def _reader(self, node: ClusterNode) -> _NodeReader:
         if node.name not in self._readers:
             assert self._cluster is not None
-            client = self._cluster.get_redis_connection(node)
-            self._readers[node.name] = _NodeReader(client.connection_pool, node.name)
+            self._cluster.create_redis_connections([node])
+            pool = cast(redis.Redis, node.redis_connection).connection_pool
+            self._readers[node.name] = _NodeReader(pool, node.name)
         return self._readers[node.name]
 
     def _forget_topology(self) -> None:
@@ -334,17 +358,20 @@ def _remaining(deadline: float) -> float:
     return left
 
 
-def _translated(name: str, action: Callable[[], _T]) -> _T:
-    try:
-        return action()
-    except _CLIENT_ERRORS as error:
-        raise _as_read_error(name, error) from error
-
-
 def _as_read_error(name: str, error: BaseException) -> ReadError:
     while isinstance(error, RedisClusterException) and (cause := error.__cause__ or error.__context__):
         error = cause  # why the last of the nodes could not be asked
+    if isinstance(error, MasterNotFoundError):
+        return _no_master(name, str(error))
     return ReadError(_reason(error), f"{name}: {error or type(error).__name__}")
+
+
+def _no_master(name: str, words: str) -> ReadError:
+    """Only the causes: redis-py shows each Sentinel's client whole, in some versions with its password."""
+    found, _, sentinels = words.partition(" : ")
+    causes = sorted({each.rpartition("> - ")[2] for each in sentinels.split(", <redis.")} - {""})
+    reason = "auth" if any("AuthenticationError" in cause for cause in causes) else "connection"
+    return ReadError(reason, f"{name}: {found}{'; the Sentinels: ' if causes else ''}{', '.join(causes)}")
 
 
 # redis-py's errors at connecting, when it has taken the prefix off Redis's words.

@@ -294,7 +294,7 @@ def _look_further(found: QueueReading, plan: QueuePlan, position: int | None, fi
         found.pending_since = None if found.pending is None else NEVER
         plan.look = max(plan.look // 2, 1)
         return
-    if position is None:
+    if position is None and plan.look < LOOK_FAR:
         listed = yield request(plan.pending, [("LRANGE", plan.pending, -LOOK_FAR, -1)])
         ids = fields(names, listed[0])
         if ids:
