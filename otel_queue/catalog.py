@@ -5,7 +5,8 @@ Units are "" or "{...}" except where the name ends in `_seconds`: any other unit
 through a Prometheus reader or a Collector.
 """
 
-from collections.abc import Mapping
+import operator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Literal
@@ -21,6 +22,7 @@ class Row:
 
     `keys` are all attribute keys it may carry, in the order of the label values of its families. `stable` names
     exist outside this project too and do not change; `opt_in` ones are absent until they are configured.
+    `boundaries` are a histogram's upper bucket limits.
     """
 
     name: str
@@ -33,14 +35,19 @@ class Row:
     since: str = "0.1"
     removed_in: str = ""
     opt_in: bool = False
+    boundaries: tuple[float, ...] = ()
 
     @property
-    def adds_up(self) -> bool:
-        """Whether series that lose a key are summed (counts, bytes); ages and flags take the largest."""
-        return self.unit not in ("", "s") or self.name.endswith("_bytes")
+    def combine(self) -> Callable[[float, float], float]:
+        """How series that lose a key become one: counts and bytes are summed, ages and flags take the largest."""
+        return operator.add if self.unit not in ("", "s") or self.name.endswith("_bytes") else max
 
 
 _TASK, _QUEUE, _SECONDS = "{task}", "{queue}", "s"
+
+# Prometheus's usual limits in seconds, and further: handlers wait for endpoints, and events for retries.
+_HANDLING: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_WAITING: Final = (*_HANDLING, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 
 # Asynq's own exporter has these seven; names, types and labels are kept, so dashboards go on working.
 _ASYNQ: Final = (
@@ -116,13 +123,19 @@ _CONVOY_DOMAIN: Final = (
 
 _WORKER: Final = (
     Row("convoy_end_to_end_latency", "histogram", "", ("project", "endpoint"), "worker",
-        "Seconds that an event spends from acceptance to its first successful delivery", "stable", since="0.2"),
+        "Seconds that an event spends from acceptance to its first successful delivery", "stable", since="0.2",
+        boundaries=_WAITING),
     Row("convoy_event_delivery_attempt_duration_seconds", "histogram", _SECONDS,
-        ("project", "endpoint", "status"), "worker", "Duration of one delivery attempt", since="0.2"),
+        ("project", "endpoint", "status"), "worker", "Duration of one delivery attempt", since="0.2",
+        boundaries=_HANDLING),
     Row("asynq_task_process_duration_seconds", "histogram", _SECONDS, ("queue", "task_type", "outcome"),
-        "worker", "Time that a handler takes", since="0.2"),
+        "worker", "Time that a handler takes", since="0.2",
+        boundaries=_HANDLING),
     Row("asynq_task_wait_seconds", "histogram", _SECONDS, ("queue", "task_type"), "worker",
-        "Time from enqueueing to the start of the handler", since="0.2"),
+        "Time from enqueueing to the first start of the handler", since="0.2",
+        boundaries=_WAITING),
+    Row("asynq_tasks_sent_total", "counter", _TASK, ("queue", "task_type"), "worker",
+        "Tasks that this process enqueued", since="0.2"),
     Row("asynq_task_outcomes_total", "counter", _TASK, ("queue", "task_type", "outcome"), "worker",
         "Handler runs by outcome", since="0.2"),
     Row("asynq_tasks_in_progress", "updowncounter", _TASK, ("queue", "task_type"), "worker",
@@ -197,9 +210,7 @@ def exported_by(owner: Owner, version: str) -> tuple[Row, ...]:
     return tuple(
         row
         for row in CATALOG.values()
-        if row.owner == owner
-        and _release(row.since) <= now
-        and (not row.removed_in or now < _release(row.removed_in))
+        if row.owner == owner and _release(row.since) <= now and (not row.removed_in or now < _release(row.removed_in))
     )
 
 

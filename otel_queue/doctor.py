@@ -11,7 +11,7 @@ from otel_queue.asynq import keys
 from otel_queue.config import Config, otlp_protocol, otlp_wanted
 from otel_queue.config.settings import ENVIRONMENT_PREFIX, all_settings
 from otel_queue.errors import ConfigError, ReadError
-from otel_queue.redis_client import ErrorReply, RedisReader, Reply, connect, request
+from otel_queue.redis_client import ErrorReply, RedisLink, Reply, connect, request
 
 _Word = bytes | str | int
 _Command = tuple[str, *tuple[_Word, ...]]
@@ -62,11 +62,11 @@ class Finding:
 def examine(config: Config) -> list[Finding]:
     """All findings, in the order in which things would fail. Reads only; never raises for a fault it finds."""
     findings = [Finding("ok", "configuration", "every setting is valid"), *_environment(), *_web(config)]
-    reader = connect(config.redis)
+    link = connect(config.redis)
     try:
-        findings += _redis(reader, str(config.redis.location))
+        findings += _redis(link, str(config.redis.location))
     finally:
-        reader.close()
+        link.close()
     findings += _otlp(config)
     return findings
 
@@ -75,15 +75,8 @@ def _environment() -> Iterator[Finding]:
     known = {item.variable for item in all_settings()} | {"OTEL_QUEUE_CONFIG"}
     for name in sorted(os.environ):
         # Kubernetes makes OTEL_QUEUE_PORT... and OTEL_QUEUE_SERVICE_... for a service of our name.
-        if (
-            name.startswith(ENVIRONMENT_PREFIX)
-            and name not in known
-            and "_PORT" not in name
-            and "_SERVICE" not in name
-        ):
-            yield Finding(
-                "warn", name, "no such setting", "unset it, or see `otel-queue serve --help` for the names"
-            )
+        if name.startswith(ENVIRONMENT_PREFIX) and name not in known and "_PORT" not in name and "_SERVICE" not in name:
+            yield Finding("warn", name, "no such setting", "unset it, or see `otel-queue serve --help` for the names")
 
 
 def _web(config: Config) -> Iterator[Finding]:
@@ -102,24 +95,22 @@ def _web(config: Config) -> Iterator[Finding]:
         yield Finding("ok", "web config", f"{file}: {tls}, {len(web.basic_auth_users)} users")
 
 
-def _redis(reader: RedisReader, location: str) -> Iterator[Finding]:
+def _redis(link: RedisLink, location: str) -> Iterator[Finding]:
     try:
-        [queues] = _ask(reader, [("SMEMBERS", keys.QUEUES)])
+        [queues] = _ask(link, [("SMEMBERS", keys.QUEUES)])
     except ReadError as error:
         yield Finding("fail", "redis", str(error), _REACH_ADVICE.get(error.reason, ""), unreachable=True)
         return
     if isinstance(queues, ErrorReply):
-        yield Finding(
-            "fail", "redis", f"{location}: SMEMBERS asynq:queues: {queues}", _permission_advice("smembers")
-        )
+        yield Finding("fail", "redis", f"{location}: SMEMBERS asynq:queues: {queues}", _permission_advice("smembers"))
     elif not queues:
         yield Finding("warn", "redis", f"{location} answers, but asynq:queues is empty",
                       "check the database number, or wait for the first task")  # fmt: skip
     else:
         yield Finding("ok", "redis", f"{location} answers and lists {len(queues)} queues")
-    yield from _permissions(reader)
-    yield from _clock(reader)
-    yield from _eviction(reader)
+    yield from _permissions(link)
+    yield from _clock(link)
+    yield from _eviction(link)
 
 
 _REACH_ADVICE: Final = {
@@ -132,8 +123,8 @@ _REACH_ADVICE: Final = {
 }
 
 
-def _ask(reader: RedisReader, commands: list[_Command], key: bytes = keys.QUEUES) -> list[Reply]:
-    [answer] = reader.read([request(key, commands)], time.monotonic() + _TIMEOUT_SECONDS)
+def _ask(link: RedisLink, commands: list[_Command], key: bytes = keys.QUEUES) -> list[Reply]:
+    [answer] = link.exchange([request(key, commands)], time.monotonic() + _TIMEOUT_SECONDS)
     if isinstance(answer, ReadError):
         raise answer
     return answer
@@ -143,8 +134,8 @@ def _permission_advice(command: str) -> str:
     return f"ACL SETUSER <user> +{command.lower().replace(' ', '|')} %R~asynq:*   (before Redis 7: ~asynq:*)"
 
 
-def _permissions(reader: RedisReader) -> Iterator[Finding]:
-    replies = _ask(reader, list(_NEEDED), _PENDING)
+def _permissions(link: RedisLink) -> Iterator[Finding]:
+    replies = _ask(link, list(_NEEDED), _PENDING)
     refused = [
         (words[0], reply) for words, reply in zip(_NEEDED, replies, strict=True) if isinstance(reply, ErrorReply)
     ]
@@ -153,22 +144,23 @@ def _permissions(reader: RedisReader) -> Iterator[Finding]:
     if not refused:
         yield Finding("ok", "commands", f"all {len(_NEEDED)} commands that reading needs are permitted")
     for name, words, loss in _OPTIONAL:
-        [reply] = _ask(reader, [words], _TASK)
+        [reply] = _ask(link, [words], _TASK)
         if isinstance(reply, ErrorReply):
             yield Finding("warn", f"command {name}", f"{reply}; {loss}", _permission_advice(name))
         else:
             yield Finding("ok", f"command {name}", "permitted")
-    replies = _ask(reader, [("MULTI",), ("LLEN", _PENDING), ("EXEC",)], _PENDING)
-    if isinstance(replies[0], ErrorReply):
+    replies = _ask(link, [("MULTI",), ("LLEN", _PENDING), ("EXEC",)], _PENDING)
+    refusal = next((reply for reply in replies if isinstance(reply, ErrorReply)), None)
+    if refusal is not None:
         loss = "a task that moves while its queue is read may then be counted twice or not at all"
-        yield Finding("warn", "command MULTI", f"{replies[0]}; {loss}", _permission_advice("multi") + " +exec")
+        yield Finding("warn", "command MULTI", f"{refusal}; {loss}", _permission_advice("multi") + " +exec")
     else:
         yield Finding("ok", "command MULTI", "permitted: each queue is read in one transaction")
 
 
-def _clock(reader: RedisReader) -> Iterator[Finding]:
+def _clock(link: RedisLink) -> Iterator[Finding]:
     before = time.time()
-    [reply] = _ask(reader, [("TIME",)])
+    [reply] = _ask(link, [("TIME",)])
     if not isinstance(reply, list):
         return
     skew = int(reply[0]) + int(reply[1]) / 1e6 - (before + time.time()) / 2
@@ -179,12 +171,10 @@ def _clock(reader: RedisReader) -> Iterator[Finding]:
         yield Finding("ok", "clock", detail)
 
 
-def _eviction(reader: RedisReader) -> Iterator[Finding]:
-    [reply] = _ask(reader, [("INFO", "memory")])
+def _eviction(link: RedisLink) -> Iterator[Finding]:
+    [reply] = _ask(link, [("INFO", "memory")])
     if isinstance(reply, ErrorReply):
-        yield Finding(
-            "warn", "eviction policy", f"unknown: {reply}", "look at `CONFIG GET maxmemory-policy` yourself"
-        )
+        yield Finding("warn", "eviction policy", f"unknown: {reply}", "look at `CONFIG GET maxmemory-policy` yourself")
         return
     lines = dict(line.split(":", 1) for line in reply.decode(errors="replace").splitlines() if ":" in line)
     policy = lines.get("maxmemory_policy", "unknown")
@@ -219,9 +209,7 @@ def _otlp(config: Config) -> Iterator[Finding]:
     if result is MetricExportResult.SUCCESS:
         yield Finding("ok", "otlp", f"{protocol}: an empty export was accepted")
     else:
-        yield Finding(
-            "fail", "otlp", f"{protocol}: {said.text or 'the export was not accepted'}", _OTLP_ADVICE, True
-        )
+        yield Finding("fail", "otlp", f"{protocol}: {said.text or 'the export was not accepted'}", _OTLP_ADVICE, True)
 
 
 _OTLP_ADVICE: Final = (

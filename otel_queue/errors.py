@@ -26,6 +26,14 @@ class ReadError(OtelQueueError):
         super().__init__(message)
 
 
+class WriteError(OtelQueueError):
+    """The ledger could not be written, or it is not known whether it was. `reason` as in ReadError."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        self.reason = reason
+        super().__init__(message)
+
+
 class QueueNotFoundError(ReadError):
     """The queue is not in asynq:queues."""
 

@@ -32,9 +32,7 @@ _Samples = list[tuple[LabelValues, float]]
 
 def snapshot_families(snapshot: Snapshot, *, convoy: bool) -> list[Family]:
     """The queue lane's families of one snapshot; with `convoy`, the two convoy_ gauges too."""
-    samples: dict[str, _Samples] = {
-        name: list(_known(snapshot.queues, value)) for name, value in _PER_QUEUE.items()
-    }
+    samples: dict[str, _Samples] = {name: list(_known(snapshot.queues, value)) for name, value in _PER_QUEUE.items()}
     samples["asynq_tasks_enqueued_total"] = [
         ((info.queue, state), float(count))
         for info in snapshot.queues
@@ -89,16 +87,17 @@ def _server_samples(snapshot: Snapshot) -> dict[str, _Samples]:
         for queue in server.info.queues:
             serving[queue] += 1
             concurrency[queue] += server.info.concurrency
-        busy.update(worker.queue for worker in server.active_workers)
+        busy.update(worker.queue for worker in server.active_workers or ())
     # Every queue has a figure: nobody serving it is a 0 that an alert needs.
     names = sorted({info.queue for info in snapshot.queues} | set(serving) | set(busy))
-    statuses = Counter({"active": 0}) + Counter(server.info.status for server in snapshot.servers)
+    statuses = Counter(server.info.status for server in snapshot.servers)
+    known_workers = all(server.active_workers is not None for server in snapshot.servers)
     return {
         "asynq_servers": [((status,), float(count)) for status, count in {"active": 0, **statuses}.items()],
         "asynq_server_concurrency": [((), float(sum(item.info.concurrency for item in snapshot.servers)))],
         "asynq_queue_servers": [((name,), float(serving[name])) for name in names],
         "asynq_queue_concurrency": [((name,), float(concurrency[name])) for name in names],
-        "asynq_queue_busy_workers": [((name,), float(busy[name])) for name in names],
+        "asynq_queue_busy_workers": [((name,), float(busy[name])) for name in names if known_workers],
     }
 
 

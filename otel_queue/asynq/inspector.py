@@ -15,15 +15,16 @@ from otel_queue.asynq.memory import read_memory_usage
 from otel_queue.asynq.message import SchedulerEntry
 from otel_queue.asynq.queue_info import DailyStats, QueueInfo, ServerStatus, Snapshot, TaskInfo
 from otel_queue.asynq.queues import QueuePlan, QueueReading, read_queue
-from otel_queue.asynq.replies import Fields, counter, integer, names
-from otel_queue.asynq.rounds import Reading, Rounds
 from otel_queue.asynq.servers import Alive, read_scheduler, read_server, start_alive
 from otel_queue.asynq.tasks import LISTED_STATES, read_task_types, read_tasks
 from otel_queue.errors import QueueNotFoundError, ReadError
-from otel_queue.redis_client import RedisReader, Reply, request
+from otel_queue.redis_client import RedisLink, Reply, request
+from otel_queue.redis_client.replies import Fields, counter, integer, names
+from otel_queue.redis_client.rounds import Reading, Rounds
 
 _T = TypeVar("_T")
 
+_NODE_GONE: Final = frozenset({"connection", "timeout"})
 # Queues whose tasks are sampled in one exchange, so that no single one grows large.
 _CHUNK: Final = 50
 
@@ -38,13 +39,13 @@ class Inspector:
 
     def __init__(
         self,
-        reader: RedisReader,
+        link: RedisLink,
         *,
         timeout_seconds: float = 3.0,
         groups_cap: int = 10_000,
         with_workers: bool = True,
     ) -> None:
-        self._reader = reader
+        self._link = link
         self._timeout_seconds = timeout_seconds
         self._groups_cap = groups_cap
         self._with_workers = with_workers
@@ -81,7 +82,13 @@ class Inspector:
                 if name not in self._plans:
                     start_queue(name)
 
-        rounds.start(_read_queue_names(), listed)
+        def unlisted(error: ReadError) -> None:
+            # In a cluster the list has a node of its own; while that one is gone the last list still holds.
+            if not self._plans or error.reason not in _NODE_GONE:
+                raise error
+            failures[error.reason] += 1
+
+        rounds.start(_read_queue_names(), listed, unlisted)
         for name in list(self._plans):
             start_queue(name)
         servers: Alive[ServerStatus] = start_alive(
@@ -121,10 +128,10 @@ class Inspector:
     def history(self, queue: keys.Name, days: int) -> list[DailyStats]:
         """Tasks processed and failed per UTC day, today first; a day without a counter is 0.
 
-        asynq keeps 90 days. Raises QueueNotFoundError, and ValueError if `days` is less than 1.
+        asynq keeps 90 days. Raises QueueNotFoundError, and ValueError unless `days` is 1 to 3650.
         """
-        if days < 1:
-            raise ValueError(f"days must be at least 1, not {days}")
+        if not 1 <= days <= 3650:
+            raise ValueError(f"days must be 1 to 3650, not {days}")
         name = self._existing(queue)
         today = datetime.fromtimestamp(self._now(), tz=UTC)
         wanted = [(today - timedelta(days=back)).strftime("%Y-%m-%d") for back in range(days)]
@@ -215,7 +222,7 @@ class Inspector:
             return self._settle(rounds)
 
     def _rounds(self) -> Rounds:
-        return Rounds(self._reader, time.monotonic() + self._timeout_seconds)
+        return Rounds(self._link, time.monotonic() + self._timeout_seconds, clock_key=keys.QUEUES)
 
     def _now(self) -> float:
         return time.time() + self._clock_offset

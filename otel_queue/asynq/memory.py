@@ -10,10 +10,10 @@ from itertools import islice
 from typing import Final
 
 from otel_queue.asynq import keys
-from otel_queue.asynq.replies import integer, names
-from otel_queue.asynq.rounds import Reading
 from otel_queue.errors import ReadError
 from otel_queue.redis_client import Reply, request
+from otel_queue.redis_client.replies import integer, names
+from otel_queue.redis_client.rounds import Reading
 
 _SAMPLE: Final = 20
 _SAMPLED_GROUPS: Final = 5

@@ -73,10 +73,10 @@ class DailyStats:
 
 @dataclass(frozen=True, slots=True)
 class ServerStatus:
-    """A live server and its busy workers, up to five seconds old."""
+    """A live server and its busy workers, up to five seconds old; the workers are None where not read."""
 
     info: ServerInfo
-    active_workers: tuple[WorkerInfo, ...]
+    active_workers: tuple[WorkerInfo, ...] | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,10 @@ from otel_queue.asynq.message import (
     decode_worker_info,
 )
 from otel_queue.asynq.queue_info import ServerStatus
-from otel_queue.asynq.replies import Fields, names, scored, text
-from otel_queue.asynq.rounds import Reading, Rounds
 from otel_queue.errors import ReadError
 from otel_queue.redis_client import request
+from otel_queue.redis_client.replies import Fields, names, scored, text
+from otel_queue.redis_client.rounds import Reading, Rounds
 
 _T = TypeVar("_T")
 
@@ -27,7 +27,10 @@ _MARGIN_SECONDS: Final = 60
 
 @dataclass(slots=True)
 class Alive(Generic[_T]):
-    """What a listing of live servers or schedulers has found so far; not `readable` if the listing failed."""
+    """What a listing of live servers or schedulers has found; not `readable` if it or a member could not be read.
+
+    A server left out would look like one that is gone.
+    """
 
     items: list[_T] = field(default_factory=list)
     readable: bool = False
@@ -43,15 +46,16 @@ def start_alive(
     """Starts reading the live members of `listing`, then each member on its own: two rounds in all."""
     alive: Alive[_T] = Alive()
 
-    def count(error: ReadError) -> None:
+    def fail(error: ReadError) -> None:
         failures[error.reason] += 1
+        alive.readable = False
 
     def listed(members: list[bytes]) -> None:
         alive.readable = True
         for member in members:
-            rounds.start(read_member(member), alive.items.extend, count)
+            rounds.start(read_member(member), alive.items.extend, fail)
 
-    rounds.start(_read_alive(listing, now, rounds), listed, count)
+    rounds.start(_read_alive(listing, now, rounds), listed, fail)
     return alive
 
 
@@ -63,25 +67,31 @@ def _read_alive(listing: bytes, now: float, rounds: Rounds) -> Reading[list[byte
 
 
 def read_server(key: bytes, with_workers: bool, failures: Counter[str]) -> Reading[list[ServerStatus]]:
-    """One server by the key of its heartbeat; empty when it has just expired or cannot be decoded."""
+    """One server by the key of its heartbeat; empty when it has just expired or cannot be decoded.
+
+    Raises ReadError when it cannot be read. Its workers are None when they alone cannot be, and are not asked for
+    without `with_workers`; one that cannot be decoded is counted and left out.
+    """
     fields = Fields(failures)
     commands: list[tuple[bytes, ...]] = [(b"GET", key)]
     if with_workers:
         commands.append((b"HVALS", keys.workers_of(key)))
     replies = yield request(key, commands)
-    value = fields(text, replies[0])
+    value = text(replies[0])
     info = fields(decode_server_info, value) if value is not None else None
     if info is None:
         return []
-    listed = (fields(names, replies[1]) or ()) if with_workers else ()
+    listed = fields(names, replies[1]) if with_workers else None
+    if listed is None:
+        return [ServerStatus(info, None)]
     workers = (fields(decode_worker_info, item) for item in listed)
     own = (worker for worker in workers if worker is not None and worker.server_id == info.server_id)
     return [ServerStatus(info, tuple(own))]
 
 
 def read_scheduler(key: bytes, failures: Counter[str]) -> Reading[list[SchedulerEntry]]:
-    """The entries of one scheduler, in the order in which they were registered."""
+    """The entries of one scheduler, in the order in which they were registered; raises ReadError."""
     fields = Fields(failures)
     replies = yield request(key, [("LRANGE", key, 0, -1)])
-    decoded = [fields(decode_scheduler_entry, item) for item in fields(names, replies[0]) or ()]
+    decoded = [fields(decode_scheduler_entry, item) for item in names(replies[0])]
     return [entry for entry in reversed(decoded) if entry is not None]

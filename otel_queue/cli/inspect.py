@@ -88,14 +88,14 @@ def _servers(inspector: Any, options: argparse.Namespace) -> int:
                         "started": _time(worker.start_time),
                         "deadline": _time(worker.deadline),
                     }
-                    for worker in server.active_workers
+                    for worker in server.active_workers or ()
                 ],
             }
             for server in servers
         )
         return 0
     rows = (
-        (item.info.host, item.info.pid, item.info.status, item.info.concurrency, len(item.active_workers),
+        (item.info.host, item.info.pid, item.info.status, item.info.concurrency, None if item.active_workers is None else len(item.active_workers),
          " ".join(f"{name}={priority}" for name, priority in sorted(item.info.queues.items())),
          _time(item.info.start_time))
         for item in servers
@@ -133,8 +133,7 @@ def _history(inspector: Any, options: argparse.Namespace) -> int:
     days = [item for name in names for item in inspector.history(name, options.history)]
     if options.json:
         _print_json(
-            {"queue": item.queue, "day": item.day, "processed": item.processed, "failed": item.failed}
-            for item in days
+            {"queue": item.queue, "day": item.day, "processed": item.processed, "failed": item.failed} for item in days
         )
         return 0
     rows = ((item.queue, item.day, item.processed, item.failed) for item in days)

@@ -17,9 +17,7 @@ def add_settings(parser: argparse.ArgumentParser, sections: Iterable[str]) -> No
         if item.section in chosen and item.flag:
             default = item.field.default
             shown = (
-                ""
-                if default is None
-                else f"; default {str(default).lower() if default in (True, False) else default}"
+                "" if default is None else f"; default {str(default).lower() if default in (True, False) else default}"
             )
             group.add_argument(
                 item.flag,
@@ -31,7 +29,5 @@ def add_settings(parser: argparse.ArgumentParser, sections: Iterable[str]) -> No
 
 def settings_of(options: argparse.Namespace) -> Config:
     """The configuration that the options ask for; raises ConfigError."""
-    given = {
-        item.path: value for item in all_settings() if (value := getattr(options, item.path, None)) is not None
-    }
+    given = {item.path: value for item in all_settings() if (value := getattr(options, item.path, None)) is not None}
     return load_config(given, file=options.config)

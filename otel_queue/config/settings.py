@@ -1,7 +1,7 @@
 """Every setting: its name, default, limits and help. Files, environment, flags and docs derive from here."""
 
 from collections.abc import Mapping
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -71,6 +71,23 @@ class QueueConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class LedgerConfig:
+    """[ledger]: the domain lane. Workers write the ledger, the exporter reads it."""
+
+    enabled: bool = setting(False, "export the domain lane from the ledger")
+    url: str | None = setting(None, "the ledger's Redis, if it is not the queues': a full one must not stop them")
+    namespace: str = setting("oq", "first part of the ledger's keys")
+    timeout_seconds: float = setting(5.0, "limit for one collection from the ledger", minimum=0.01)
+    max_staleness_seconds: float = setting(
+        60.0, "a failing lane keeps its last values this long, then its series disappear", minimum=0.0
+    )
+    labels: str = setting("full", "full, or lean: no names, organisation and event type, but convoy_project_info")
+    most_series: int = setting(
+        20_000, "series per project and metric; endpoints beyond it add up under `other`", minimum=1
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class ServerConfig:
     """[server]: the HTTP side."""
 
@@ -97,14 +114,23 @@ class Config:
 
     redis: RedisConfig = RedisConfig()
     queue: QueueConfig = QueueConfig()
+    ledger: LedgerConfig = LedgerConfig()
     server: ServerConfig = ServerConfig()
     otlp: OtlpConfig = OtlpConfig()
     attributes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def ledger_redis(self) -> RedisConfig:
+        """Where the ledger is: `ledger.url` with its own credentials, else with the queues."""
+        if self.ledger.url is None:
+            return self.redis
+        return replace(self.redis, url=self.ledger.url, username=None, password=None)
 
 
 SECTIONS: Final[Mapping[str, type]] = {
     "redis": RedisConfig,
     "queue": QueueConfig,
+    "ledger": LedgerConfig,
     "server": ServerConfig,
     "otlp": OtlpConfig,
 }

@@ -3,7 +3,6 @@
 Callbacks never do I/O, since they run under the SDK's lock: lanes are refreshed first, then collected.
 """
 
-import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
@@ -51,9 +50,7 @@ def meter_provider(
     attributes: Mapping[str, Sequence[str]],
 ) -> MeterProvider:
     """A provider whose observable instruments report what `lookup` returns for their names at collection."""
-    provider = MeterProvider(
-        metric_readers=readers, resource=resource, views=views(attributes), shutdown_on_exit=False
-    )
+    provider = MeterProvider(metric_readers=readers, resource=resource, views=views(attributes), shutdown_on_exit=False)
     meter = provider.get_meter(SCOPE, __version__)
     for row in rows:
         _observe(meter, row, lookup, allowed_keys(row, attributes))
@@ -63,13 +60,12 @@ def meter_provider(
 def _observe(meter: Meter, row: Row, lookup: FamilyLookup, keys: tuple[str, ...]) -> None:
     kept = [row.keys.index(key) for key in keys]
     # An observable gauge keeps the last of several observations that a View makes equal: combine them here.
-    combine = operator.add if row.adds_up else max
 
     def callback(_: CallbackOptions) -> Iterable[Observation]:
         family = lookup(row.name)
         if family is None:
             return
-        samples = family.samples if keys == row.keys else fold(family.samples, kept, combine)
+        samples = family.samples if keys == row.keys else fold(family.samples, kept, row.combine)
         for values, value in samples:
             yield Observation(value, dict(zip(keys, values, strict=True)))
 

@@ -45,9 +45,7 @@ class _WatchedExporter(MetricExporter):
         self.error: str | None = None
         self._closed = threading.Event()
 
-    def export(
-        self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any
-    ) -> MetricExportResult:
+    def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> MetricExportResult:
         self.result, self.error = None, None
         try:
             self.result = self._exporter.export(metrics_data, timeout_millis=timeout_millis, **kwargs)

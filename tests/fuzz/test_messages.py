@@ -23,8 +23,8 @@ from otel_queue.asynq.message import (
     encode_task_message,
     encode_worker_info,
 )
-from otel_queue.asynq.replies import Fields, counter, decimal, scored
 from otel_queue.errors import MessageError
+from otel_queue.redis_client.replies import Fields, counter, decimal, scored
 from tests.fuzz.budget import FIELDS, MESSAGES, counted, seeded
 from tests.fuzz.mutation import mutate, mutate_reply, random_bytes, random_reply
 from tests.inspector.filled import ENTRIES, SERVER, WORKER

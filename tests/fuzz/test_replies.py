@@ -28,7 +28,7 @@ class SpoiledReader:
         self._lose = lose
         self.changed = 0
 
-    def read(self, requests: Sequence[Request], deadline: float) -> Answers:
+    def exchange(self, requests: Sequence[Request], deadline: float) -> Answers:
         for item in requests:
             if self._lose():
                 yield ReadError("connection", "this node is gone")
@@ -60,7 +60,7 @@ METHODS: Final[tuple[Callable[[Inspector], object], ...]] = (
 
 # Each is an attribute's value of a metric, so there may not be any number of them.
 REASONS: Final = {
-    "auth", "permission", "connection", "timeout", "loading", "readonly", "wrong_type", "aborted", "moved",
+    "auth", "permission", "connection", "timeout", "loading", "readonly", "out_of_memory", "wrong_type", "aborted", "moved",
     "cluster_down", "master_down", "not_supported", "error_reply", "protocol", "bad_value", "undecodable",
     "missing_task", "groups_capped", "no_pending_since", "negative_age", "queue_not_found",
 }  # fmt: skip

@@ -97,9 +97,7 @@ def test_a_counter_that_is_an_integer_is_exact(
     assert (snapshot.queues[0].processed_total, snapshot.failures) == (read, {})
 
 
-def test_an_absent_counter_is_zero_and_one_of_another_type_unknown(
-    inspector: Inspector, client: redis.Redis
-) -> None:
+def test_an_absent_counter_is_zero_and_one_of_another_type_unknown(inspector: Inspector, client: redis.Redis) -> None:
     fill_queue(client)
     client.delete(keys.failed("filled"))
     wrong_for(client, keys.processed("filled"))

@@ -271,9 +271,7 @@ def test_a_cluster_is_read_over_tls() -> None:
     with redis_server(tls=True, args=arguments) as server:
         with server.client() as client:
             client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16_383)
-            wait_until(
-                lambda: "cluster_state:ok" in str(client.execute_command("CLUSTER", "INFO")), what="it is up"
-            )
+            wait_until(lambda: "cluster_state:ok" in str(client.execute_command("CLUSTER", "INFO")), what="it is up")
             fill(client)
         url = f"rediss-cluster://127.0.0.1:{server.port}"
         with inspecting(url, tls_ca_file=server.ca_file) as inspector:

@@ -80,9 +80,7 @@ def test_all_these_names_together_disturb_nobody(inspector: Inspector, client: r
     assert [info.queue for info in snapshot.queues] == sorted(info.queue for info in snapshot.queues)
 
 
-def test_a_name_from_a_command_line_finds_a_queue_that_is_not_utf8(
-    inspector: Inspector, client: redis.Redis
-) -> None:
+def test_a_name_from_a_command_line_finds_a_queue_that_is_not_utf8(inspector: Inspector, client: redis.Redis) -> None:
     put(client, b"\xff\xfe")
     as_an_argument = b"\xff\xfe".decode("utf-8", "surrogateescape")
     assert inspector.queue_info(as_an_argument).pending == 1

@@ -9,9 +9,9 @@ import redis
 from otel_queue.asynq import keys
 from otel_queue.asynq.inspector import Inspector
 from otel_queue.asynq.queues import LOOK_FAR
-from otel_queue.asynq.rounds import Rounds
 from otel_queue.demo.broker import Broker
 from otel_queue.redis_client import Answers, Request
+from otel_queue.redis_client.rounds import Rounds
 from tests.inspector.filled import queue_of, task
 
 QUEUE = "q"
@@ -69,9 +69,7 @@ def test_how_far_to_look_is_remembered_and_forgotten_again(
     assert inspector._plans[QUEUE.encode()].look == 1
 
 
-def test_no_pending_since_as_far_as_we_look_is_unknown_and_counted(
-    inspector: Inspector, client: redis.Redis
-) -> None:
+def test_no_pending_since_as_far_as_we_look_is_unknown_and_counted(inspector: Inspector, client: redis.Redis) -> None:
     enqueue(client, LOOK_FAR, 500)
     enqueue(client, 1, 300)
     requeue(client, LOOK_FAR)
@@ -123,9 +121,7 @@ def test_a_pending_since_that_is_no_plain_number_is_looked_past(
     assert_about(queue_of(inspector, QUEUE).latency, 300)
 
 
-def test_a_head_whose_hash_is_gone_or_of_another_type_is_looked_past(
-    inspector: Inspector, client: redis.Redis
-) -> None:
+def test_a_head_whose_hash_is_gone_or_of_another_type_is_looked_past(inspector: Inspector, client: redis.Redis) -> None:
     enqueue(client, 2, 500)
     enqueue(client, 1, 300)
     client.delete(keys.task(QUEUE, "500-0"), keys.task(QUEUE, "500-1"))
@@ -146,13 +142,13 @@ class Between:
     """A reader that lets something happen in Redis before the second round and each further one."""
 
     def __init__(self, inner: Inspector, happens: Sequence[Callable[[], object]]) -> None:
-        self._inner = inner._reader
+        self._inner = inner._link
         self._happens = iter(happens)
-        inner._reader = self
+        inner._link = self
 
-    def read(self, requests: Sequence[Request], deadline: float) -> Answers:
+    def exchange(self, requests: Sequence[Request], deadline: float) -> Answers:
         next(self._happens, lambda: None)()
-        return self._inner.read(requests, deadline)
+        return self._inner.exchange(requests, deadline)
 
     def close(self) -> None:
         self._inner.close()

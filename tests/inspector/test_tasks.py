@@ -103,9 +103,7 @@ def test_members_without_a_hash_a_message_or_of_another_type_have_no_type(
 
 
 @pytest.mark.parametrize("state", LISTED_STATES)
-def test_a_state_whose_key_has_another_type_is_an_error(
-    inspector: Inspector, client: redis.Redis, state: str
-) -> None:
+def test_a_state_whose_key_has_another_type_is_an_error(inspector: Inspector, client: redis.Redis, state: str) -> None:
     fill_queue(client)
     client.delete(keys.queue_key("filled", state))
     client.set(keys.queue_key("filled", state), "x")

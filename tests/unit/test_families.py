@@ -96,3 +96,9 @@ def test_memory_and_task_types_leave_out_what_is_unknown() -> None:
     assert dict(memory.samples) == {("a",): 5.0}
     [types] = task_type_families({"a": {"pending": {"t": 3}, "retry": {}}}, 1.0)
     assert dict(types.samples) == {("a", "pending", "t"): 3.0}
+
+
+def test_busy_workers_are_absent_where_workers_were_not_read() -> None:
+    unread = replace(SNAPSHOT, servers=(ServerStatus(SERVER.info, None),))
+    assert samples(unread)["asynq_queue_busy_workers"] == {}
+    assert samples(unread)["asynq_queue_concurrency"][("CreateEventQueue",)] == 10

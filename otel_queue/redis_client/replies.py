@@ -5,7 +5,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from otel_queue.errors import MessageError, ReadError
-from otel_queue.redis_client import ErrorReply, Reply, reply_reason
+from otel_queue.redis_client.reasons import reply_reason
+from otel_queue.redis_client.requests import ErrorReply, Reply
 
 _T = TypeVar("_T")
 

@@ -7,17 +7,13 @@ alone, and a hundred of them cost as many round trips as the longest one.
 
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from otel_queue.asynq import keys
 from otel_queue.errors import ReadError
-from otel_queue.redis_client import RedisReader, Reply, Request, request
+from otel_queue.redis_client.requests import RedisLink, Reply, Request, request
 
 _T = TypeVar("_T")
 Reading = Generator[Request, list[Reply], _T]
-
-# Travels first in every round: what the round before has found was written before this time.
-_CLOCK: Final = request(keys.QUEUES, [("TIME",)])
 
 
 class _Waiting(NamedTuple):
@@ -31,11 +27,14 @@ class Rounds:
     """Runs readings until all have returned.
 
     `time` is Redis server time (Unix seconds) at the beginning of the latest round, None before the first one
-    or when Redis refuses TIME. Not safe for threads: one instance serves one collection.
+    or when Redis refuses TIME; in a cluster, that of the node which serves `clock_key`. Not safe for threads: one
+    instance serves one collection.
     """
 
-    def __init__(self, reader: RedisReader, deadline: float) -> None:
-        self._reader = reader
+    def __init__(self, link: RedisLink, deadline: float, *, clock_key: bytes) -> None:
+        self._link = link
+        # Travels first in every round: what the round before has found was written before this time.
+        self._clock = request(clock_key, [("TIME",)])
         self._deadline = deadline
         self._waiting: list[_Waiting] = []
         self.round_trips = 0
@@ -58,8 +57,8 @@ class Rounds:
         """Runs rounds until no reading waits; raises ReadError when Redis cannot be read at all."""
         while self._waiting:
             waiting, self._waiting = self._waiting, []
-            requests = [_CLOCK, *(item.request for item in waiting)]
-            with closing(self._reader.read(requests, self._deadline)) as answers:
+            requests = [self._clock, *(item.request for item in waiting)]
+            with closing(self._link.exchange(requests, self._deadline)) as answers:
                 self.time = _time(next(answers))
                 self.round_trips += 1
                 for (reading, done, failed, _), answer in zip(waiting, answers, strict=True):

@@ -1,0 +1,27 @@
+"""The one way in which this package talks to Redis: many packed commands, one round trip.
+
+redis-py connects, authenticates, speaks TLS and finds masters and cluster nodes. The exchange itself goes past its
+command layer: requests are joined as bytes and the replies are parsed by hiredis in place, because the commands are
+the same at every collection and a client object per command would cost most of the time.
+"""
+
+from otel_queue.redis_client.connections import connect
+from otel_queue.redis_client.reasons import reply_reason
+from otel_queue.redis_client.replies import (
+    Fields,
+    array,
+    counter,
+    decimal,
+    integer,
+    names,
+    scored,
+    text,
+    unexpected,
+)
+from otel_queue.redis_client.requests import Answers, ErrorReply, RedisLink, Reply, Request, pack, request
+from otel_queue.redis_client.rounds import Reading, Rounds
+
+__all__ = [
+    "Answers", "ErrorReply", "Fields", "Reading", "RedisLink", "Reply", "Request", "Rounds", "array", "connect",
+    "counter", "decimal", "integer", "names", "pack", "reply_reason", "request", "scored", "text", "unexpected",
+]  # fmt: skip

@@ -1,0 +1,142 @@
+"""The Go recorder, as a program: examples/go-worker, built once per version of its sources."""
+
+import functools
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+from otel_queue.lifecycle import (
+    UNTOLD,
+    AttemptMade,
+    DayExpired,
+    DeliveryCreated,
+    EventCreated,
+    ProjectDescribed,
+    Record,
+    StatusSet,
+)
+from tests.requirements_gate import missing
+
+SOURCES: Final = Path(__file__).parents[2] / "examples" / "go-worker"
+BUILD_TIMEOUT_SECONDS: Final = 300.0
+RUN_TIMEOUT_SECONDS: Final = 60.0
+
+_KINDS: Final = {
+    EventCreated: "event_created",
+    DeliveryCreated: "delivery_created",
+    StatusSet: "status_set",
+    AttemptMade: "attempt_made",
+    ProjectDescribed: "project_described",
+    DayExpired: "day_expired",
+}
+
+
+@functools.cache
+def build_go_worker() -> Path:
+    """The built program. A test that asks for it is skipped where there is no Go or no way to its modules."""
+    program = _build_directory() / f"go-worker-{_sources_hash()}"
+    if program.exists():
+        return program
+    program.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=program.parent) as scratch:
+        built = Path(scratch) / program.name
+        build = run_go("build", "-p", "2", "-trimpath", "-o", str(built), ".")
+        if build.returncode:
+            raise RuntimeError(f"go build failed in {SOURCES}:\n{build.stderr}")
+        built.replace(program)
+    return program
+
+
+def run_go(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """One command of Go in the worker's module."""
+    go = shutil.which("go")
+    if go is None:
+        missing("no go on PATH: the Go recorder cannot be built")
+    download = _run([go, "mod", "download"])
+    if download.returncode:
+        missing(f"the Go recorder's modules cannot be downloaded: {download.stderr.strip()[-500:]}")
+    return _run([go, *arguments])
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        cwd=SOURCES,
+        env=os.environ | {"GOFLAGS": "-mod=readonly"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=BUILD_TIMEOUT_SECONDS,
+    )
+
+
+def _build_directory() -> Path:
+    configured = os.environ.get("OTEL_QUEUE_TEST_CACHE")
+    return Path(configured) if configured else Path.home() / ".cache" / "otel-queue-tests"
+
+
+def _sources_hash() -> str:
+    digest = hashlib.sha256()
+    for source in sorted(path for path in SOURCES.rglob("*") if path.is_file()):
+        digest.update(str(source.relative_to(SOURCES)).encode() + b"\0" + source.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def start_replay(ledger_url: str, *options: str) -> subprocess.Popen[str]:
+    """The program, reading records from its input; it ends with its input."""
+    return _start("-replay", "-ledger", ledger_url, *options)
+
+
+def _start(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [build_go_worker(), *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+    )
+
+
+def replay(ledger_url: str, records: Iterable[Record], *options: str) -> dict[str, int]:
+    """Records everything with the Go recorder; its counts, as its Stats has them."""
+    return replay_lines(ledger_url, map(line_of, records), *options)
+
+
+def replay_lines(ledger_url: str, lines: Iterable[str], *options: str) -> dict[str, int]:
+    """As `replay`, for lines as `line_of` makes them."""
+    with start_replay(ledger_url, *options) as process:
+        return stats_of(process, "".join(line + "\n" for line in lines))
+
+
+def stats_of(process: subprocess.Popen[str], rest_of_input: str) -> dict[str, int]:
+    """Waits for the program's end, which must be a good one."""
+    try:
+        out, errors = process.communicate(rest_of_input, timeout=RUN_TIMEOUT_SECONDS)
+    except BaseException:
+        process.kill()
+        raise
+    assert process.returncode == 0, errors
+    stats: dict[str, int] = json.loads(out)
+    return stats
+
+
+def work(redis_url: str, tasks: int) -> dict[str, int]:
+    """Runs the example worker for so many tasks; the counts of its recorder."""
+    with _start("-redis", redis_url, "-tasks", str(tasks)) as process:
+        return stats_of(process, "")
+
+
+def line_of(record: Record) -> str:
+    """A record as a line of the replay's input: what is not told is absent, NULL is null."""
+    known: dict[str, Any] = {name: getattr(record, name) for name in record.__dataclass_fields__}
+    told = {name: value for name, value in known.items() if value is not UNTOLD}
+    if told.get("created_us", 0) is None:
+        del told["created_us"]
+    return json.dumps({"kind": _KINDS[type(record)], **told})

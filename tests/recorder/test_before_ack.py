@@ -1,0 +1,162 @@
+import asyncio
+import os
+import threading
+from collections.abc import Sequence
+from typing import Literal
+
+import pytest
+
+from otel_queue.lifecycle import EventCreated, Record
+from otel_queue.recorder import Recorder
+from tests.recorder.reading import ListWriter, Recording
+
+LONG = 10.0
+
+
+def ids(writer: ListWriter) -> list[list[str]]:
+    return [[record.event_id for record in batch if isinstance(record, EventCreated)] for batch in writer.batches]
+
+
+def created(recorder: Recorder, event_id: str) -> str:
+    return recorder.event_created(project="p", event_id=event_id)
+
+
+def test_records_of_a_block_are_written_as_one_batch_when_it_ends() -> None:
+    recording = Recording()
+    with recording.recorder.before_ack() as group:
+        assert created(recording.recorder, "1") == "grouped"
+        assert created(recording.recorder, "2") == "grouped"
+        assert recording.writer.batches == []
+    assert ids(recording.writer) == [["1", "2"]]
+    assert group.kept == "written"
+
+
+def test_a_block_that_raises_writes_what_has_happened_before() -> None:
+    recording = Recording()
+
+    def handle() -> None:
+        with recording.recorder.before_ack():
+            created(recording.recorder, "1")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        handle()
+    assert ids(recording.writer) == [["1"]]
+
+
+def test_a_block_inside_another_joins_it() -> None:
+    recording = Recording()
+    with recording.recorder.before_ack():
+        created(recording.recorder, "1")
+        with recording.recorder.before_ack():
+            created(recording.recorder, "2")
+        created(recording.recorder, "3")
+    assert ids(recording.writer) == [["1", "2", "3"]]
+
+
+def test_an_empty_block_writes_nothing() -> None:
+    recording = Recording()
+    with recording.recorder.before_ack() as group:
+        pass
+    assert recording.writer.batches == []
+    assert group.kept == "unstored"
+
+
+def test_a_thread_writes_for_itself_and_a_record_after_the_end_is_not_lost() -> None:
+    recording = Recording()
+    with recording.recorder.before_ack():
+        thread = threading.Thread(target=created, args=(recording.recorder, "thread"))
+        thread.start()
+        thread.join(LONG)
+    assert created(recording.recorder, "after") == "written"
+    assert ids(recording.writer) == [["thread"], ["after"]]
+
+
+def test_two_recorders_do_not_take_each_others_records() -> None:
+    one, other = Recording(), Recording()
+    with one.recorder.before_ack():
+        created(other.recorder, "2")
+        created(one.recorder, "1")
+    assert (ids(one.writer), ids(other.writer)) == ([["1"]], [["2"]])
+
+
+def test_a_child_forked_inside_a_block_leaves_the_parents_records_to_the_parent() -> None:
+    recording = Recording()
+    reading, writing = os.pipe()
+    with recording.recorder.before_ack() as group:
+        created(recording.recorder, "parent")
+        child = os.fork()
+        if child == 0:
+            said = created(recording.recorder, "child")
+            group.commit()
+            os.write(writing, f"{said} {ids(recording.writer)}".encode())
+            os._exit(0)
+        os.waitpid(child, 0)
+    assert os.read(reading, 100).decode() == "written [['child']]"
+    assert ids(recording.writer) == [["parent"]]
+
+
+class SlowWriter(ListWriter):
+    """Waits until it is let go, as a writer that waits for Redis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = threading.Event()
+        self.threads: set[str] = set()
+
+    def write(self, records: Sequence[Record]) -> Literal["written", "queued", "dropped"]:
+        self.threads.add(threading.current_thread().name)
+        assert self.go.wait(LONG)
+        return super().write(records)
+
+
+def test_a_writer_that_waits_does_not_hold_up_the_event_loop() -> None:
+    writer = SlowWriter()
+    recorder = Recording(writer=writer).recorder
+
+    async def run() -> str:
+        recording = asyncio.create_task(recorder.asynchronous.event_created(project="p", event_id="1", source=None))
+        await asyncio.sleep(0)
+        writer.go.set()  # only reached if the loop still runs
+        return await asyncio.wait_for(recording, LONG)
+
+    assert asyncio.run(run()) == "written"
+    assert threading.main_thread().name not in writer.threads
+
+
+def test_coroutines_group_their_records_apart() -> None:
+    recording = Recording()
+
+    async def handle(name: str, both: asyncio.Barrier) -> None:
+        async with recording.recorder.asynchronous.before_ack():
+            await recording.recorder.asynchronous.event_created(project="p", event_id=f"{name}1")
+            await both.wait()
+            created(recording.recorder, f"{name}2")
+
+    async def run() -> None:
+        both = asyncio.Barrier(2)
+        await asyncio.gather(handle("a", both), handle("b", both))
+
+    asyncio.run(run())
+    assert sorted(ids(recording.writer)) == [["a1", "a2"], ["b1", "b2"]]
+
+
+def test_a_cancelled_tasks_records_are_written() -> None:
+    writer = SlowWriter()
+    recorder = Recording(writer=writer).recorder
+
+    async def handle() -> None:
+        async with recorder.asynchronous.before_ack():
+            created(recorder, "1")
+            await asyncio.sleep(LONG)
+
+    async def run() -> None:
+        task = asyncio.create_task(handle())
+        await asyncio.sleep(0)
+        task.cancel()
+        writer.go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(run())
+    assert ids(writer) == [["1"]]
