@@ -21,9 +21,13 @@ from otel_queue.config import (
 from otel_queue.errors import ReadError
 from otel_queue.export.instruments import meter_provider
 from otel_queue.export.otlp import OtlpPush, otlp_exporter
+from otel_queue.export.points import SeriesPoints
 from otel_queue.export.resource import build_resource
 from otel_queue.export.self_metrics import self_families
 from otel_queue.export.text import TextExposition
+from otel_queue.ledger.families import ledger_families
+from otel_queue.ledger.families import self_families as self_families_of_ledger
+from otel_queue.ledger.reader import LedgerReader
 from otel_queue.redis_client import connect
 from otel_queue.samples import Family
 from otel_queue.sources import Collected, Lane
@@ -33,6 +37,8 @@ from otel_queue.version import __version__
 _SERVICE_NAME: Final = "otel-queue"
 # A slow lane's values outlive this many of its own intervals.
 _SLOW_LANE_INTERVALS: Final = 3
+# Aggregated when they are read: they go to the readers beside the SDK's instruments.
+_AGGREGATED: Final = exported_by("ledger", __version__)
 
 
 class Pipeline:
@@ -46,11 +52,14 @@ class Pipeline:
         self._config = config
         self._started_at = time.time()
         self._redis = str(config.redis.location)
-        self._queue_lane, *slow = _lanes(config)
-        self._slow_lanes: list[Lane] = slow
+        self._lanes, self._slow_lanes = _lanes(config), _slow_lanes(config)
         self._probe = _inspector(config)
         self._collected = threading.local()
-        self._text = TextExposition(share_seconds=config.queue.min_interval_seconds)
+        self._text = TextExposition(
+            share_seconds=config.queue.min_interval_seconds,
+            aggregated=self._aggregated,
+            attributes=config.attributes,
+        )
         self._push = self._build_push() if otlp_wanted(config) else None
         readers = [self._text.reader] + ([self._push.reader] if self._push else [])
         resource = build_resource(_SERVICE_NAME, parse_listen(config.server.listen)[1])
@@ -84,9 +93,16 @@ class Pipeline:
 
     def status(self) -> Status:
         """How the lanes are doing, from memory alone."""
+        ledger = str(self._config.ledger_redis.location)
         lanes = [
-            LaneStatus(state.name, self._redis, state.up, state.age_seconds, state.last_error)
-            for state in (lane.state() for lane in self._lanes)
+            LaneStatus(
+                state.name,
+                ledger if state.name == "ledger" else self._redis,
+                state.up,
+                state.age_seconds,
+                state.last_error,
+            )
+            for state in (lane.state() for lane in (*self._lanes, *self._slow_lanes))
         ]
         if self._push:
             state = self._push.state()
@@ -98,17 +114,15 @@ class Pipeline:
         """Pushes a last time and stops, within `otlp.shutdown_timeout_seconds`; False if that push failed."""
         return self._push.shutdown(self._config.otlp.shutdown_timeout_seconds) if self._push else True
 
-    @property
-    def _lanes(self) -> list[Lane]:
-        return [self._queue_lane, *self._slow_lanes]
-
     def _build_push(self) -> OtlpPush:
         protocol = otlp_protocol()
+        points = SeriesPoints(self._config.attributes)
         return OtlpPush(
             otlp_exporter(protocol),
             interval_seconds=export_interval_seconds(),
             collection=lambda: self._collection(self._config.server.scrape_budget_seconds),
             target=f"OTLP {protocol}",
+            complete=lambda data: points.beside(data, self._aggregated()),
         )
 
     @contextmanager
@@ -124,19 +138,29 @@ class Pipeline:
     def _refresh(self, budget_seconds: float) -> None:
         for lane in self._slow_lanes:
             lane.refresh(0.0)  # in the background: nobody waits for a sample of memory
-        self._queue_lane.refresh(budget_seconds)
+        deadline = time.monotonic() + budget_seconds
+        for lane in self._lanes:
+            lane.refresh(0.0)  # side by side
+        for lane in self._lanes:
+            lane.wait(deadline - time.monotonic())
 
     def _families(self) -> dict[str, Family]:
         found: dict[str, Family] = {}
-        for lane in self._lanes:
+        lanes = (*self._lanes, *self._slow_lanes)
+        for lane in lanes:
             found |= lane.families()
-        states = [lane.state() for lane in self._lanes]
+        states = [lane.state() for lane in lanes]
         return found | self_families([*states, self._push.state()] if self._push else states)
 
     def _family(self, name: str) -> Family | None:
         """The family for the collection that runs in this thread; the SDK's callbacks ask for it."""
         families: dict[str, Family] = getattr(self._collected, "families", {})
         return families.get(name)
+
+    def _aggregated(self) -> list[Family]:
+        """The families of this collection that do not come through instruments."""
+        families: dict[str, Family] = getattr(self._collected, "families", {})
+        return [families[row.name] for row in _AGGREGATED if row.name in families]
 
 
 def _inspector(config: Config) -> Inspector:
@@ -150,8 +174,8 @@ def _inspector(config: Config) -> Inspector:
 
 
 def _lanes(config: Config) -> list[Lane]:
-    """The queue lane first, then the slow ones that are switched on; each has its own connection."""
-    queue = config.queue
+    """The lanes that every reader waits for."""
+    queue, ledger = config.queue, config.ledger
     lanes = [
         Lane(
             "queue",
@@ -160,11 +184,26 @@ def _lanes(config: Config) -> list[Lane]:
             max_staleness_seconds=queue.max_staleness_seconds,
         )
     ]
+    if ledger.enabled:
+        lanes.append(
+            Lane(
+                "ledger",
+                _ledger_collector(config),
+                min_interval_seconds=queue.min_interval_seconds,
+                max_staleness_seconds=ledger.max_staleness_seconds,
+            )
+        )
+    return lanes
+
+
+def _slow_lanes(config: Config) -> list[Lane]:
+    """The lanes on a slow cadence that are switched on; each has its own connection."""
+    queue = config.queue
     slow: list[tuple[str, float, Callable[[], Collected]]] = [
         ("memory", queue.memory_interval_seconds, _memory_collector(_inspector(config))),
         ("task_types", queue.task_types_interval_seconds, _task_type_collector(_inspector(config), queue)),
     ]
-    lanes.extend(
+    return [
         Lane(
             name,
             collect,
@@ -173,14 +212,27 @@ def _lanes(config: Config) -> list[Lane]:
         )
         for name, interval, collect in slow
         if interval > 0
-    )
-    return lanes
+    ]
 
 
 def _snapshot_collector(inspector: Inspector, queue: QueueConfig) -> Callable[[], Collected]:
     def collect() -> Collected:
         snapshot = inspector.snapshot()
         return Collected(snapshot_families(snapshot, convoy=queue.convoy), snapshot.failures)
+
+    return collect
+
+
+def _ledger_collector(config: Config) -> Callable[[], Collected]:
+    ledger = config.ledger
+    reader = LedgerReader(
+        connect(config.ledger_redis), namespace=ledger.namespace, timeout_seconds=ledger.timeout_seconds
+    )
+
+    def collect() -> Collected:
+        snapshot = reader.snapshot()
+        exported = ledger_families(snapshot, lean=ledger.labels == "lean", most_series=ledger.most_series)
+        return Collected([*exported.families, *self_families_of_ledger(snapshot, exported)], snapshot.failures)
 
     return collect
 

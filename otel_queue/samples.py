@@ -11,13 +11,15 @@ class Family:
     """All samples of one metric at one time.
 
     `samples` are pairs of label values, in the order of the keys of the metric's catalog row, and a value. An
-    unknown value has no sample. `time` is in Unix seconds; `source` names where the values come from.
+    unknown value has no sample. `time` is in Unix seconds; `source` names where the values come from. `start` is
+    when a counter began, where that is known better than by the exporter's own start.
     """
 
     name: str
     samples: Sequence[tuple[LabelValues, float]]
     time: float
     source: str
+    start: float | None = None
 
 
 def fold(

@@ -71,6 +71,13 @@ class Lane:
                 threading.Thread(target=self._run, args=(running,), name=name, daemon=True).start()
         running.wait(budget_seconds)
 
+    def wait(self, budget_seconds: float) -> None:
+        """Waits for a collection that runs, at most `budget_seconds`."""
+        with self._lock:
+            running = self._running
+        if running is not None:
+            running.wait(budget_seconds)
+
     def families(self) -> Mapping[str, Family]:
         """The current families by metric name; empty before the first success and past `max_staleness_seconds`."""
         with self._lock:

@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     # Imported here, not above, so that only what a command needs is loaded: --help stays quick.
-    from otel_queue.cli import catalog, check, demo, inspect, serve
+    from otel_queue.cli import catalog, check, demo, inspect, ledger, serve
 
     parser = argparse.ArgumentParser(
         prog="otel-queue", description="Asynq queue state through OpenTelemetry: Prometheus pull and OTLP push."
@@ -58,6 +58,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"otel-queue {__version__}")
     parser.add_argument("--verbose", action="store_true", help="log more, to stderr")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (serve, check, inspect, catalog, demo):
+    for module in (serve, check, inspect, ledger, catalog, demo):
         module.add_command(commands)
     return parser

@@ -95,13 +95,17 @@ def _servers(inspector: Any, options: argparse.Namespace) -> int:
         )
         return 0
     rows = (
-        (item.info.host, item.info.pid, item.info.status, item.info.concurrency, None if item.active_workers is None else len(item.active_workers),
+        (item.info.host, item.info.pid, item.info.status, item.info.concurrency, _count(item.active_workers),
          " ".join(f"{name}={priority}" for name, priority in sorted(item.info.queues.items())),
          _time(item.info.start_time))
         for item in servers
     )  # fmt: skip
     print(table(("HOST", "PID", "STATUS", "CONCURRENCY", "BUSY", "QUEUES", "STARTED"), rows))
     return 0
+
+
+def _count(workers: tuple[Any, ...] | None) -> int | None:
+    return None if workers is None else len(workers)
 
 
 def _schedulers(inspector: Any, options: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from otel_queue.catalog import CATALOG
+from otel_queue.config.redis_url import parse_redis_url
 from otel_queue.config.secret import Secret
 from otel_queue.config.settings import SECTIONS, Config, Setting, all_settings
 from otel_queue.errors import ConfigError
@@ -45,9 +46,7 @@ def load_config(
             faults.append(f"{item.path} (from {origin}): {error}")
     attributes = _attributes(tables.get("attributes", {}), faults)
     _read_password_file(chosen["redis"], faults)
-    config = Config(
-        **{section: kind(**chosen[section]) for section, kind in SECTIONS.items()}, attributes=attributes
-    )
+    config = Config(**{section: kind(**chosen[section]) for section, kind in SECTIONS.items()}, attributes=attributes)
     faults.extend(_check(config, environment))
     if faults:
         raise ConfigError(faults)
@@ -228,10 +227,17 @@ def _check(config: Config, environment: Mapping[str, str]) -> list[str]:
             faults.append("redis.tls_ca_file: the URL does not use TLS; use rediss://")
     except ConfigError as error:
         faults.extend(error.faults)
+    if config.ledger.url is not None:
+        try:
+            parse_redis_url(config.ledger.url)
+        except ConfigError as error:
+            faults.extend(fault.replace("redis.url", "ledger.url", 1) for fault in error.faults)
     for name in ("tls_ca_file", "tls_cert_file", "tls_key_file"):
         path = getattr(config.redis, name)
         if path is not None and not path.is_file():
             faults.append(f"redis.{name}: {path} is not a file")
+    if config.ledger.labels not in ("full", "lean"):
+        faults.append(f"ledger.labels: must be full or lean, not {config.ledger.labels!r}")
     try:
         parse_listen(config.server.listen)
     except ValueError as error:

@@ -36,11 +36,12 @@ def otlp_exporter(protocol: str) -> MetricExporter:
 
 
 class _WatchedExporter(MetricExporter):
-    """Passes on to an exporter and remembers how it went: the SDK's reader ignores the result."""
+    """Passes on to an exporter, with what `complete` adds, and remembers how it went: the SDK's reader does not."""
 
-    def __init__(self, exporter: MetricExporter) -> None:
+    def __init__(self, exporter: MetricExporter, complete: Callable[[MetricsData], MetricsData]) -> None:
         super().__init__(exporter._preferred_temporality, exporter._preferred_aggregation)
         self._exporter = exporter
+        self._complete = complete
         self.result: MetricExportResult | None = None
         self.error: str | None = None
         self._closed = threading.Event()
@@ -48,7 +49,8 @@ class _WatchedExporter(MetricExporter):
     def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> MetricExportResult:
         self.result, self.error = None, None
         try:
-            self.result = self._exporter.export(metrics_data, timeout_millis=timeout_millis, **kwargs)
+            completed = self._complete(metrics_data)
+            self.result = self._exporter.export(completed, timeout_millis=timeout_millis, **kwargs)
         except Exception as error:
             self.result, self.error = MetricExportResult.FAILURE, f"{type(error).__name__}: {error}"
         return self.result
@@ -64,7 +66,8 @@ class _WatchedExporter(MetricExporter):
 
 
 class OtlpPush:
-    """Pushes every `interval_seconds`; each push collects inside the context that `collection` makes.
+    """Pushes every `interval_seconds`; each push collects inside the context that `collection` makes, and carries
+    what `complete` adds to the SDK's points.
 
     No exception ends the thread; a failed push is counted and the next one carries the totals. `target` is what
     the operator sees of where it goes.
@@ -77,8 +80,9 @@ class OtlpPush:
         interval_seconds: float,
         collection: Callable[[], AbstractContextManager[None]],
         target: str,
+        complete: Callable[[MetricsData], MetricsData] = lambda data: data,
     ) -> None:
-        self._exporter = _WatchedExporter(exporter)
+        self._exporter = _WatchedExporter(exporter, complete)
         # The reader never ticks by itself: its own thread ends at the first unexpected exception.
         self.reader = PeriodicExportingMetricReader(self._exporter, export_interval_millis=math.inf)
         self.target = target

@@ -2,12 +2,15 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
+
+from otel_queue.export.series import SeriesText, with_series
+from otel_queue.samples import Family
 
 _DEFAULT_ACCEPT: Final = "text/plain; version=0.0.4"
 
@@ -15,13 +18,24 @@ _DEFAULT_ACCEPT: Final = "text/plain; version=0.0.4"
 class TextExposition:
     """Renders what the reader collects. Its registry is its own: no process or Go-like metrics beside ours.
 
-    Requests in the same `share_seconds` and format get the same bytes, so that many scrapers cost one collection.
+    Families that are aggregated already (`aggregated`, asked at each rendering) are written beside what the reader
+    collects. Requests in the same `share_seconds` and format get the same bytes, so that many scrapers cost one
+    collection.
     """
 
-    def __init__(self, *, share_seconds: float, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        share_seconds: float,
+        aggregated: Callable[[], Iterable[Family]] = tuple,
+        attributes: Mapping[str, Sequence[str]] | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._registry = CollectorRegistry()
         self.reader = PrometheusMetricReader(scope_info_enabled=False, registry=self._registry)
         self._share_seconds = share_seconds
+        self._aggregated = aggregated
+        self._series = SeriesText(attributes or {})
         self._now = now
         # The reader's collector must not be used by two threads at a time.
         self._lock = threading.Lock()
@@ -34,6 +48,7 @@ class TextExposition:
             kept = self._rendered.get(content_type)
             if kept is not None and self._now() - kept[0] < self._share_seconds:
                 return content_type, kept[1]
-            body = encode(self._registry)
+            series = self._series.render(self._aggregated(), openmetrics="openmetrics" in content_type)
+            body = with_series(encode(self._registry), series)
             self._rendered = {content_type: (self._now(), body)}
         return content_type, body

@@ -1,0 +1,43 @@
+-- Counts events of one project and one day, each once, by their source.
+--
+-- The same event may be told of again with another time or source: the earliest record that tells a source wins,
+-- then the smaller source, so any order and any repetition ends in the same state.
+--
+-- KEYS[1], KEYS[2], ARGV[1] to ARGV[4] as in prelude.lua; a group is "event" and the source
+-- KEYS[3] ZSET  days with counts, by the sequence number of their last change; permanent
+-- KEYS[4] HASH  counts of the day, "number:e" -> events; until the day expires or is folded
+-- KEYS[5] HASH  tracked events of the day: id -> state; once full, more in KEYS[5]:N; TTL to ARGV[2] and a day
+-- ARGV[5...] four values per record: id, hash of the id, time in Unix microseconds, and "=" and the source, or ""
+--   if it was not told
+-- Returns {changed, unchanged, late, clamped}. A retry changes nothing and counts as unchanged.
+
+local STATE = '>I4I7'
+
+local records = (#ARGV - 4) / 4
+if is_late() then return refuse('event', records) end
+
+local function is_better(at, source, held_at, held_source)
+  if (source == '') ~= (held_source == '') then return source ~= '' end
+  if at ~= held_at then return at < held_at end
+  return source < held_source
+end
+
+for record = 1, records do
+  local from = 5 + (record - 1) * 4
+  local id, at, source = ARGV[from], clamp(tonumber(ARGV[from + 2])), ARGV[from + 3]
+  local node, state = locate(KEYS[5], id, tonumber(ARGV[from + 1]))
+  local held_number, held_at, held_source
+  if state then
+    held_number, held_at = struct.unpack(STATE, state)
+    held_source = (redis.call('HGET', KEYS[2], '#' .. held_number) or 'event'):sub(6)
+  end
+  if state and not is_better(at, source, held_at, held_source) then
+    unchanged = unchanged + 1
+  else
+    local number = number_of('event' .. source)
+    changed = changed + 1
+    keep(node, id, struct.pack(STATE, number, at), not state)
+    move(KEYS[4], held_number and held_number .. ':e', number .. ':e')
+  end
+end
+return conclude('event', KEYS[3], day)

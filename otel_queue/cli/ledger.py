@@ -1,0 +1,157 @@
+"""`otel-queue ledger`: begin it, look at it, check and repair it, let days go, estimate its series."""
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any, Final
+
+from otel_queue.cli.options import add_settings, settings_of
+from otel_queue.cli.table import table
+
+_STATUS_OF_EVENTS: Final = "event"
+
+
+def add_command(commands: Any) -> None:
+    """Adds `ledger` and what can be done with it."""
+    parser = commands.add_parser("ledger", help="begin, show, check, repair, expire, estimate the ledger")
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    for name, run, help_text in (
+        ("init", _init, "mark the ledger's birth; without it readers call it unknown"),
+        ("show", _show, "projects with their days and counts"),
+        ("check", _check, "compare counts with what is tracked; exit 1 for a difference"),
+        ("repair", _repair, "count days with a difference anew"),
+        ("expire", _expire, "take days out of the counts"),
+        ("fold", _fold, "add days that are no longer tracked to the settled counts"),
+        ("estimate", _estimate, "series that a set of labels would cost"),
+    ):
+        action = actions.add_parser(name, help=help_text)
+        action.set_defaults(run=run)
+        if name in ("show", "check", "estimate"):
+            action.add_argument("--json", action="store_true", help="as JSON")
+        if name not in ("init", "estimate"):
+            action.add_argument("--project", help="only this project")
+        if name in ("expire", "fold"):
+            action.add_argument("--through", required=True, metavar="YYYYMMDD", help="this UTC day and all before")
+        add_settings(action, ("redis", "ledger"))
+
+
+def _upkeep(options: argparse.Namespace) -> Any:
+    from otel_queue.ledger.upkeep import Upkeep
+    from otel_queue.redis_client import connect
+
+    config = settings_of(options)
+    return Upkeep(connect(config.ledger_redis), namespace=config.ledger.namespace)
+
+
+def _snapshot(options: argparse.Namespace) -> Any:
+    from otel_queue.ledger.reader import LedgerReader
+    from otel_queue.redis_client import connect
+
+    config = settings_of(options)
+    reader = LedgerReader(
+        connect(config.ledger_redis),
+        namespace=config.ledger.namespace,
+        timeout_seconds=max(config.ledger.timeout_seconds, 60.0),
+    )
+    return reader.snapshot()
+
+
+def _projects(upkeep: Any, options: argparse.Namespace) -> list[str]:
+    return [options.project] if options.project else upkeep.projects()
+
+
+def _init(options: argparse.Namespace) -> int:
+    print("the ledger begins now" if _upkeep(options).begin() else "the ledger has begun already")
+    return 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    snapshot = _snapshot(options)
+    rows = [
+        {
+            "project": project.project,
+            "day": name,
+            "deliveries": sum(day.deliveries.values()),
+            "events": sum(day.events.values()),
+            "processing": len(day.oldest_us),
+            "attempts": sum(project.attempts.values()) if name == "attempts" else None,
+        }
+        for project in snapshot.projects
+        if options.project in (None, project.project)
+        for name, day in sorted(project.days.items())
+    ]
+    if options.json:
+        print(json.dumps(rows, indent=2))
+    else:
+        head = ("PROJECT", "DAY", "DELIVERIES", "EVENTS", "GROUPS IN PROCESSING", "ATTEMPTS EVER")
+        print(table(head, (tuple(row.values()) for row in rows)))
+    return 1 if snapshot.failures else 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    upkeep = _upkeep(options)
+    found = [difference for project in _projects(upkeep, options) for difference in upkeep.check(project)]
+    if options.json:
+        print(json.dumps([asdict(item) for item in found], indent=2))
+    elif found:
+        rows = ((item.project, item.day, item.group, _what(item.what), item.counted, item.tracked) for item in found)
+        print(table(("PROJECT", "DAY", "GROUP", "WHAT", "COUNTED", "TRACKED"), rows))
+    else:
+        print("every count is what its tracked ids add up to")
+    return 1 if found else 0
+
+
+def _what(field: str) -> str:
+    from otel_queue.lifecycle import STATUSES
+
+    return _STATUS_OF_EVENTS if field == "e" else STATUSES[int(field) - 1]
+
+
+def _repair(options: argparse.Namespace) -> int:
+    upkeep = _upkeep(options)
+    days = {(item.project, item.day) for name in _projects(upkeep, options) for item in upkeep.check(name)}
+    left = 0
+    for project, day in sorted(days):
+        repaired = upkeep.repair(project, day)
+        left += not repaired
+        print(f"{project} {day}: {'counted anew' if repaired else 'changed meanwhile; run it again'}")
+    if not days:
+        print("nothing to repair")
+    return 1 if left else 0
+
+
+def _expire(options: argparse.Namespace) -> int:
+    return _close(options, "expire", "expired")
+
+
+def _fold(options: argparse.Namespace) -> int:
+    return _close(options, "fold", "folded")
+
+
+def _close(options: argparse.Namespace, action: str, done: str) -> int:
+    upkeep = _upkeep(options)
+    close: Callable[[str, str], int] = getattr(upkeep, action)
+    for project in _projects(upkeep, options):
+        print(f"{project}: {close(project, options.through)} days {done}")
+    return 0
+
+
+def _estimate(options: argparse.Namespace) -> int:
+    from otel_queue.ledger.families import ledger_families, series_count
+
+    snapshot = _snapshot(options)
+    config = settings_of(options)
+    limit = config.ledger.most_series
+    estimates = {
+        form: series_count(ledger_families(snapshot, lean=form == "lean", most_series=1 << 60).families)
+        for form in ("full", "lean")
+    }
+    names = list(dict.fromkeys(name for counts in estimates.values() for name in counts))
+    rows = [(name, estimates["full"].get(name), estimates["lean"].get(name)) for name in names]
+    if options.json:
+        print(json.dumps([dict(zip(("metric", "full", "lean"), row, strict=True)) for row in rows], indent=2))
+        return 0
+    print(table(("METRIC", "SERIES full", "SERIES lean"), rows))
+    print(f"ledger.most_series = {limit}: beyond it the endpoints of a project add up under `other`")
+    return 0

@@ -1,0 +1,63 @@
+"""Families that are aggregated already, as OTLP points beside those that the SDK collected, by its public types."""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+from opentelemetry.sdk.metrics.export import (
+    AggregationTemporality,
+    Gauge,
+    Metric,
+    MetricsData,
+    NumberDataPoint,
+    ScopeMetrics,
+    Sum,
+)
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+
+from otel_queue.catalog import CATALOG
+from otel_queue.export.instruments import SCOPE, allowed_keys
+from otel_queue.export.series import narrowed
+from otel_queue.samples import Family, LabelValues
+from otel_queue.version import __version__
+
+_SCOPE: Final = InstrumentationScope(SCOPE, __version__)
+
+
+class SeriesPoints:
+    """Makes points of families; a series' attributes are kept from one push to the next, while it lives."""
+
+    def __init__(self, attributes: Mapping[str, Sequence[str]]) -> None:
+        self._allowed = attributes
+        self._attributes: dict[str, dict[LabelValues, dict[str, str]]] = {}
+        self._began_ns = time.time_ns()
+
+    def beside(self, data: MetricsData, families: Iterable[Family]) -> MetricsData:
+        """What the SDK collected, and the families under the same resource; families without samples are left out."""
+        metrics = [metric for family in families if (metric := self._metric(family)) is not None]
+        if not metrics or not data.resource_metrics:
+            return data
+        first, *others = data.resource_metrics
+        added = ScopeMetrics(scope=_SCOPE, metrics=metrics, schema_url="")
+        return MetricsData([replace(first, scope_metrics=[*first.scope_metrics, added]), *others])
+
+    def _metric(self, family: Family) -> Metric | None:
+        row = CATALOG[family.name]
+        keys = allowed_keys(row, self._allowed)
+        samples = narrowed(family, keys)
+        if not samples:
+            return None
+        now_ns = int(family.time * 1e9)
+        start_ns = self._began_ns if family.start is None else int(family.start * 1e9)
+        known = self._attributes.get(family.name, {})
+        living: dict[LabelValues, dict[str, str]] = {}
+        points = []
+        for values, value in samples:
+            attributes = living[values] = known.get(values) or dict(zip(keys, values, strict=True))
+            points.append(NumberDataPoint(attributes, start_ns, now_ns, float(value)))
+        self._attributes[family.name] = living
+        data: Gauge | Sum = Gauge(points)
+        if row.kind == "counter":
+            data = Sum(points, AggregationTemporality.CUMULATIVE, is_monotonic=True)
+        return Metric(row.name, row.description, row.unit, data)

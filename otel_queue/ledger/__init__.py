@@ -1,0 +1,1 @@
+"""The ledger: domain counts with a memory, in Redis."""

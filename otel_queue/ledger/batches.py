@@ -1,0 +1,162 @@
+"""From lifecycle records to script calls: one call per project, kind of record and day."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from otel_queue import labels
+from otel_queue.ledger.identity import UNDATED, end_of, identify
+from otel_queue.ledger.keys import Keys, ProjectKeys
+from otel_queue.lifecycle import (
+    STATUSES,
+    UNTOLD,
+    AttemptMade,
+    DayExpired,
+    DeliveryCreated,
+    EventCreated,
+    ProjectDescribed,
+    Record,
+    StatusSet,
+)
+
+_RANK: Final = {status: rank for rank, status in enumerate(STATUSES, start=1)}
+# How many arguments a record is.
+_WORDS: Final = {"record_deliveries": 10, "record_events": 4, "record_attempts": 3}
+# Redis unpacks the arguments of a call onto Lua's stack, and a long call holds everybody else up.
+MOST_RECORDS: Final = 256
+_LABELS_KEPT: Final = 16_384
+
+Word = bytes | str | int
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long things are remembered: `track_days` for events and deliveries, `attempt_days` for attempt ids.
+
+    `max_skew_us` is how far ahead of Redis a record's time may be, `most_groups` the hard cap on sets of labels.
+    """
+
+    track_days: int = 30
+    attempt_days: int = 7
+    max_skew_us: int = 5_000_000
+    most_groups: int = 100_000
+
+
+class Call(NamedTuple):
+    """One script call. `records` is how many records it carries; the first of `keys` names its slot."""
+
+    script: str
+    project: str
+    keys: tuple[bytes, ...]
+    arguments: tuple[Word, ...]
+    records: int
+
+
+def calls(records: Iterable[Record], keys: Keys, retention: Retention) -> Iterator[Call]:
+    """The calls that record all of `records`; each call is atomic, and repeating it changes nothing.
+
+    Raises ValueError for a record with an unknown status.
+    """
+    grouped: dict[tuple[str, str, str], list[Word]] = {}
+    for record in records:
+        match record:
+            case DeliveryCreated() | StatusSet():
+                name, (day, words) = "record_deliveries", _delivery(record)
+            case AttemptMade():
+                name, (day, words) = "record_attempts", _attempt(record)
+            case EventCreated():
+                name, (day, words) = "record_events", _event(record)
+            case ProjectDescribed():
+                yield _described(record, keys.project(record.project))
+                continue
+            case DayExpired():
+                yield _expired(record, keys.project(record.project))
+                continue
+        group = (name, record.project, day)
+        arguments = grouped.get(group)
+        if arguments is None:
+            arguments = grouped[group] = []
+        arguments += words
+        if len(arguments) >= MOST_RECORDS * len(words):
+            yield _recording(group, grouped.pop(group), keys, retention)
+    for group, arguments in grouped.items():
+        yield _recording(group, arguments, keys, retention)
+
+
+def _recording(group: tuple[str, str, str], arguments: list[Word], keys: Keys, retention: Retention) -> Call:
+    name, project, day = group
+    of = keys.project(project)
+    own: tuple[bytes, ...]
+    if name == "record_deliveries":
+        own = (of.days, of.counts(day), of.processing(day), of.deliveries(day))
+    elif name == "record_events":
+        own = (of.days, of.counts(day), of.events(day))
+    else:
+        own = (of.attempts, of.days, of.attempt_ids(day))
+    days = retention.attempt_days if name == "record_attempts" else retention.track_days
+    until = 0 if day == UNDATED else end_of(day) + days * 86_400
+    head: tuple[Word, ...] = (day, until, retention.max_skew_us, retention.most_groups)
+    return Call(name, project, (of.meta, of.groups, *own), (*head, *arguments), len(arguments) // _WORDS[name])
+
+
+def _delivery(record: DeliveryCreated | StatusSet) -> tuple[str, tuple[Word, ...]]:
+    day, stored, crc, created = identify(record.delivery_id)
+    is_created = type(record) is DeliveryCreated
+    if record.created_us is not None:
+        created, origin = record.created_us, 3 if is_created else 2
+    else:
+        created, origin = created or record.time_us, 1
+    return day, (
+        stored,
+        crc,
+        _RANK.get(record.status) or _RANK[labels.status(record.status)],
+        record.time_us,
+        1 if is_created else 0,
+        created,
+        origin,
+        "" if record.endpoint is UNTOLD else _plain(record.endpoint),
+        "" if record.event_type is UNTOLD else _plain(record.event_type),
+        "" if record.source is UNTOLD else _source(record.source),
+    )
+
+
+def _event(record: EventCreated) -> tuple[str, tuple[Word, ...]]:
+    day, stored, crc, _ = identify(record.event_id)
+    return day, (stored, crc, record.time_us, "" if record.source is UNTOLD else _source(record.source))
+
+
+def _attempt(record: AttemptMade) -> tuple[str, tuple[Word, ...]]:
+    day, stored, crc, _ = identify(record.attempt_id)
+    endpoint = labels.UNKNOWN if record.endpoint is UNTOLD else _plain(record.endpoint)[1:]
+    return day, (stored, crc, f"{endpoint}\0{labels.outcome(record.succeeded)}\0{_code(record.http_status)}")
+
+
+# The same few labels come with every record: cleaning them anew would be half of the work.
+
+
+@lru_cache(_LABELS_KEPT)
+def _plain(label: str | None) -> str:
+    return f"={labels.plain(label)}"
+
+
+@lru_cache(_LABELS_KEPT)
+def _source(label: str | None) -> str:
+    return f"={labels.source(label)}"
+
+
+@lru_cache(_LABELS_KEPT)
+def _code(http_status: str | int | None) -> str:
+    return labels.http_status_code(http_status)
+
+
+def _described(record: ProjectDescribed, of: ProjectKeys) -> Call:
+    names = (record.project_name, record.organisation_id, record.organisation_name)
+    arguments: tuple[Word, ...] = (record.time_us, *(labels.clean(name) for name in names))
+    return Call("describe_project", record.project, (of.meta,), arguments, 1)
+
+
+def _expired(record: DayExpired, of: ProjectKeys) -> Call:
+    day = record.day
+    own = (of.meta, of.days, of.counts(day), of.processing(day), of.deliveries(day), of.events(day))
+    return Call("expire_day", record.project, own, (day,), 1)

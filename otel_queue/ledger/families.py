@@ -1,0 +1,158 @@
+"""From the ledger to families of the catalog: names joined, unknown labels shown, too many series folded."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from otel_queue import labels
+from otel_queue.catalog import CATALOG
+from otel_queue.ledger.reader import Labels, LedgerSnapshot, Project
+from otel_queue.lifecycle import STATUSES
+from otel_queue.samples import Family, LabelValues
+
+SOURCE: Final = "ledger"
+# A group beyond the ledger's hard cap, whose labels were not kept.
+_OVERFLOW: Final = Labels(labels.OTHER, labels.OTHER, labels.OTHER)
+
+_Samples = dict[LabelValues, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """Families, and what was done to fit them: `folded` series per metric went into `other`."""
+
+    families: list[Family]
+    folded: Mapping[str, int]
+
+
+def ledger_families(snapshot: LedgerSnapshot, *, lean: bool = False, most_series: int = 20_000) -> Exported:
+    """The domain lane's families of one snapshot.
+
+    `lean` leaves names, organisation and event type empty and offers convoy_project_info instead. A project with more
+    than `most_series` series in a metric keeps the endpoints that sort first; the others' series add up under
+    endpoint `other`, whatever the order in which they came.
+    """
+    samples: dict[str, _Samples] = {
+        "convoy_event_queue_total": {},
+        "convoy_event_queue_backlog_seconds": {},
+        "convoy_event_delivery_queue_total": {},
+        "convoy_event_delivery_queue_backlog_seconds": {},
+        "convoy_event_delivery_attempts_total": {},
+    }
+    if lean:
+        samples["convoy_project_info"] = {}
+    folded: Counter[str] = Counter()
+    for project in snapshot.projects:
+        for name, found in _project_samples(project, snapshot.time, lean).items():
+            endpoint = _ENDPOINT.get(name)
+            kept = found if endpoint is None else _fold(found, endpoint, most_series, name, folded)
+            samples[name].update(kept)
+    birth = snapshot.birth_us / 1e6
+    families = [
+        Family(name, list(found.items()), snapshot.time, SOURCE, birth if CATALOG[name].kind == "counter" else None)
+        for name, found in samples.items()
+    ]
+    return Exported(families, folded)
+
+
+# Where the endpoint stands among the label values.
+_ENDPOINT: Final = {
+    "convoy_event_delivery_queue_total": 2,
+    "convoy_event_delivery_queue_backlog_seconds": 1,
+    "convoy_event_delivery_attempts_total": 1,
+}
+
+
+def _project_samples(project: Project, now: float, lean: bool) -> dict[str, _Samples]:
+    name, organisation_id, organisation_name = ("", "", "") if lean else project.names
+    oldest = project.oldest_us()
+    deliveries: Counter[LabelValues] = Counter()
+    by_endpoint: _Samples = {}
+    by_source: _Samples = {}
+    for (group, status), count in project.deliveries.items():
+        told = project.groups[group] if group else _OVERFLOW
+        endpoint, source = _shown(told.endpoint), _shown(told.source)
+        event_type = "" if lean else _shown(told.event_type)
+        deliveries[
+            project.project, name, endpoint, STATUSES[status - 1], event_type, source, organisation_id,
+            organisation_name,
+        ] += count  # fmt: skip
+        # A group with any delivery is known: nothing in processing is a true 0.
+        created = oldest.get(group)
+        age = 0.0 if created is None else max(now - created / 1e6, 0.0)
+        for ages, key in (
+            (by_endpoint, (project.project, endpoint, source)),
+            (by_source, (project.project, source)),
+        ):
+            ages[key] = max(age, ages.get(key, 0.0))
+    events: Counter[LabelValues] = Counter()
+    for group, count in project.events.items():
+        source = _shown(project.sources[group]) if group else labels.OTHER
+        events[project.project, source, "success"] += count
+    found: dict[str, _Samples] = {
+        "convoy_event_queue_total": dict(events),
+        "convoy_event_queue_backlog_seconds": by_source,
+        "convoy_event_delivery_queue_total": dict(deliveries),
+        "convoy_event_delivery_queue_backlog_seconds": by_endpoint,
+        "convoy_event_delivery_attempts_total": {
+            (project.project, *field): float(count) for field, count in project.attempts.items()
+        },
+    }
+    if lean:
+        found["convoy_project_info"] = {(project.project, *project.names): 1.0}
+    return found
+
+
+def _shown(told: str | None) -> str:
+    return labels.UNKNOWN if told is None else told
+
+
+def _fold(found: _Samples, endpoint: int, most: int, name: str, folded: Counter[str]) -> _Samples:
+    if len(found) <= most:
+        return found
+    combine = CATALOG[name].combine
+    per_endpoint = Counter(labelled[endpoint] for labelled in found)
+    kept: set[str] = set()
+    room = most
+    for value in sorted(per_endpoint):
+        room -= per_endpoint[value]
+        if room < 0:
+            break
+        kept.add(value)
+    result: _Samples = {}
+    for labelled, number in found.items():
+        label = labelled
+        if labelled[endpoint] not in kept:
+            folded[name] += 1
+            label = (*labelled[:endpoint], labels.OTHER, *labelled[endpoint + 1 :])
+        result[label] = combine(result[label], number) if label in result else number
+    return result
+
+
+def self_families(snapshot: LedgerSnapshot, exported: Exported) -> list[Family]:
+    """What the ledger lane says of itself: series, what was folded, and records that changed nothing or came late."""
+    tallies: Counter[str] = Counter()
+    for project in snapshot.projects:
+        tallies.update(project.tallies)
+    samples: dict[str, list[tuple[LabelValues, float]]] = {
+        "otel_queue_series": [((name,), float(count)) for name, count in series_count(exported.families).items()],
+        "otel_queue_folded_series": [
+            ((family.name,), float(exported.folded.get(family.name, 0))) for family in exported.families
+        ],
+    }
+    for what, name in _TALLIED.items():
+        samples[name] = [((kind,), float(tallies[f"{what}:{kind}"])) for kind in ("event", "delivery", "attempt")]
+    return [Family(name, found, snapshot.time, SOURCE) for name, found in samples.items()]
+
+
+_TALLIED: Final = {
+    "duplicate": "otel_queue_duplicates_suppressed_total",
+    "late": "otel_queue_late_records_total",
+    "clamped": "otel_queue_clamped_records_total",
+}
+
+
+def series_count(families: Iterable[Family]) -> dict[str, int]:
+    """How many series each metric has."""
+    return {family.name: len(family.samples) for family in families}

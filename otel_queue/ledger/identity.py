@@ -1,0 +1,55 @@
+"""What follows from an id alone: its day, its stored form, and where among a day's nodes it is kept."""
+
+import re
+import zlib
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+UNDATED: Final = "undated"
+
+_ULID: Final = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
+_TO_BASE32: Final = bytes.maketrans(b"0123456789ABCDEFGHJKMNPQRSTVWXYZ", b"0123456789ABCDEFGHIJKLMNOPQRSTUV")
+# A ULID of other years is some other id that looks like one.
+_FIRST_MS: Final = 1_451_606_400_000  # 2016-01-01
+_LAST_MS: Final = 4_102_444_800_000  # 2100-01-01
+
+_DAY_MS: Final = 86_400_000
+
+
+class Identity(NamedTuple):
+    """`stored` is 16 bytes for a dated ULID, else the text; `created_us` is None unless the id tells a time."""
+
+    day: str
+    stored: bytes
+    hash: int
+    created_us: int | None
+
+
+def identify(text: str) -> Identity:
+    """The identity of an event, delivery or attempt id. Ids are compared exactly, case included."""
+    if _ULID.fullmatch(text):
+        number = int(text.encode().translate(_TO_BASE32), 32)
+        milliseconds = number >> 80
+        if _FIRST_MS <= milliseconds < _LAST_MS:
+            stored = number.to_bytes(16, "big")
+            return Identity(_day(milliseconds // _DAY_MS), stored, zlib.crc32(stored), milliseconds * 1000)
+    stored = text.encode("utf-8", "surrogateescape")
+    return Identity(UNDATED, stored, zlib.crc32(stored), None)
+
+
+@lru_cache(maxsize=1024)
+def _day(number: int) -> str:
+    return day_of(number * _DAY_MS * 1000)
+
+
+def day_of(time_us: int) -> str:
+    """The UTC day of a time, YYYYMMDD."""
+    return datetime.fromtimestamp(time_us / 1e6, tz=UTC).strftime("%Y%m%d")
+
+
+def end_of(day: str) -> int:
+    """The Unix second at which a day ends; 0 for `undated`, which has no end."""
+    if day == UNDATED:
+        return 0
+    return int(datetime.strptime(day, "%Y%m%d").replace(tzinfo=UTC).timestamp()) + 86_400

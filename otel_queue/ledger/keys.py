@@ -1,0 +1,76 @@
+"""The ledger's keys. All keys of a project share the hash tag {project}; docs/ledger-protocol.md lists them."""
+
+from typing import NamedTuple
+
+# Stand for days among a project's days.
+SETTLED = "settled"
+ATTEMPTS = "attempts"
+
+
+class Keys:
+    """Key names under one namespace."""
+
+    def __init__(self, namespace: str = "oq") -> None:
+        self._namespace = namespace
+
+    @property
+    def birth(self) -> bytes:
+        """STRING: Unix microseconds of the ledger's birth; permanent. Without it the ledger is unknown."""
+        return f"{self._namespace}:birth".encode()
+
+    @property
+    def projects(self) -> bytes:
+        """SET: the projects that have records; permanent."""
+        return f"{self._namespace}:projects".encode()
+
+    def project(self, project: str) -> "ProjectKeys":
+        """The keys of one project."""
+        # Braces would end the hash tag early.
+        tag = project.replace("%", "%25").replace("{", "%7B").replace("}", "%7D")
+        return ProjectKeys(f"{self._namespace}:{{{tag}}}".encode())
+
+
+class ProjectKeys(NamedTuple):
+    """The keys of one project, each with its type and life."""
+
+    prefix: bytes
+
+    @property
+    def meta(self) -> bytes:
+        """HASH: sequence, groups, expired, folded, counters, names; permanent."""
+        return self.prefix + b":meta"
+
+    @property
+    def groups(self) -> bytes:
+        """HASH: labels -> number, "#number" -> labels; permanent."""
+        return self.prefix + b":groups"
+
+    @property
+    def days(self) -> bytes:
+        """ZSET: days with counts, by the sequence number of their last change; permanent."""
+        return self.prefix + b":days"
+
+    @property
+    def attempts(self) -> bytes:
+        """HASH: endpoint, NUL, status, NUL, http_status_code -> attempts ever; permanent."""
+        return self.prefix + b":attempts"
+
+    def counts(self, day: str) -> bytes:
+        """HASH: "number:status" or "number:e" -> count; until the day expires or is folded."""
+        return self.prefix + b":counts:" + day.encode()
+
+    def processing(self, day: str) -> bytes:
+        """ZSET: number, creation time and id of the deliveries in processing; as the counts."""
+        return self.prefix + b":processing:" + day.encode()
+
+    def deliveries(self, day: str) -> bytes:
+        """HASH: the first node of the day's tracked deliveries; TTL."""
+        return self.prefix + b":deliveries:" + day.encode()
+
+    def events(self, day: str) -> bytes:
+        """HASH: the first node of the day's tracked events; TTL."""
+        return self.prefix + b":events:" + day.encode()
+
+    def attempt_ids(self, day: str) -> bytes:
+        """HASH: the first node of the day's attempt ids; TTL."""
+        return self.prefix + b":attempt-ids:" + day.encode()

@@ -1,0 +1,282 @@
+"""Reading the ledger: costs by the projects and days that changed, not by what was ever tracked."""
+
+import struct
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from otel_queue.errors import ReadError
+from otel_queue.ledger.keys import ATTEMPTS, Keys, ProjectKeys
+from otel_queue.lifecycle import STATUSES
+from otel_queue.redis_client import (
+    Reading,
+    RedisLink,
+    Reply,
+    Rounds,
+    array,
+    counter,
+    decimal,
+    names,
+    request,
+    scored,
+    text,
+)
+
+PROCESSING: Final = STATUSES.index("processing") + 1
+_TALLIES: Final = tuple(
+    f"{what}:{kind}" for what in ("duplicate", "late", "clamped") for kind in ("event", "delivery", "attempt")
+)
+_NAMES: Final = ("project_name", "organisation_id", "organisation_name")
+
+
+class Labels(NamedTuple):
+    """What a group of deliveries has in common; None is unknown."""
+
+    endpoint: str | None
+    event_type: str | None
+    source: str | None
+
+
+@dataclass(slots=True)
+class Day:
+    """The counts of one day: deliveries by (group, status rank), events by group, and the oldest in processing."""
+
+    score: float
+    deliveries: Mapping[tuple[int, int], int] = field(default_factory=dict)
+    events: Mapping[int, int] = field(default_factory=dict)
+    oldest_us: Mapping[int, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Project:
+    """One project as last read. `deliveries` and `events` are the sums over its days."""
+
+    project: str
+    sequence: int = -1
+    names: tuple[str, str, str] = ("", "", "")
+    days: dict[str, Day] = field(default_factory=dict)
+    deliveries: Counter[tuple[int, int]] = field(default_factory=Counter)
+    events: Counter[int] = field(default_factory=Counter)
+    attempts: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
+    tallies: Mapping[str, int] = field(default_factory=dict)
+    groups: dict[int, Labels] = field(default_factory=dict)
+    sources: dict[int, str | None] = field(default_factory=dict)
+
+    def oldest_us(self) -> dict[int, int]:
+        """Group -> creation time (Unix microseconds) of its oldest delivery in processing."""
+        oldest: dict[int, int] = {}
+        for day in self.days.values():
+            for group, created in day.oldest_us.items():
+                oldest[group] = min(created, oldest.get(group, created))
+        return oldest
+
+    def put(self, name: str, day: Day | None) -> None:
+        """Replaces a day (None takes it away), and keeps the sums."""
+        old = self.days.pop(name, None)
+        if old is not None:
+            self.deliveries.subtract(old.deliveries)
+            self.events.subtract(old.events)
+        if day is not None:
+            self.days[name] = day
+            self.deliveries.update(day.deliveries)
+            self.events.update(day.events)
+        self.deliveries = +self.deliveries
+        self.events = +self.events
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerSnapshot:
+    """The ledger at `time` (Redis server time, Unix seconds). `birth_us` is when it began.
+
+    `projects` are those that could be read; `failures` counts what could not be, by reason.
+    """
+
+    time: float
+    birth_us: int
+    projects: tuple[Project, ...]
+    failures: Mapping[str, int]
+    duration_seconds: float
+    round_trips: int
+
+
+class LedgerReader:
+    """Reads the ledger, and remembers what it read. Safe for threads: one read at a time."""
+
+    def __init__(self, link: RedisLink, *, namespace: str = "oq", timeout_seconds: float = 5.0) -> None:
+        self._link = link
+        self._keys = Keys(namespace)
+        self._timeout = timeout_seconds
+        self._projects: dict[str, Project] = {}
+        self._birth_us: int | None = None
+        self._lock = threading.Lock()
+
+    def snapshot(self) -> LedgerSnapshot:
+        """The ledger now. Two round trips when nothing changed, five when something did.
+
+        Raises ReadError when it cannot be read, and with reason `no_birth` when it has no birth marker: a ledger
+        that was flushed is unknown, not empty.
+        """
+        with self._lock:
+            return self._snapshot()
+
+    def _snapshot(self) -> LedgerSnapshot:
+        started = time.monotonic()
+        rounds = Rounds(self._link, started + self._timeout, clock_key=self._keys.birth)
+        births: list[int | None] = []
+        listed: list[str] = []
+        rounds.start(_read_birth(self._keys), births.append)
+        rounds.start(_read_projects(self._keys), listed.extend)
+        rounds.finish()
+        [birth] = births
+        if birth is None:
+            raise ReadError(
+                "no_birth", f"{self._keys.birth.decode()} is missing: the ledger was never begun, or was lost"
+            )
+        if birth != self._birth_us:
+            self._projects.clear()  # another ledger than the one we remember
+            self._birth_us = birth
+        failures: Counter[str] = Counter()
+
+        def count(error: ReadError) -> None:
+            failures[error.reason] += 1
+
+        found: list[Project] = []
+        for name in listed:
+            project = self._projects.setdefault(name, Project(name))
+            rounds.start(_read_project(project, self._keys.project(name)), found.append, count)
+        rounds.finish()
+        for name in set(self._projects) - set(listed):
+            del self._projects[name]
+        return LedgerSnapshot(
+            time=rounds.time or time.time(),
+            birth_us=birth,
+            projects=tuple(sorted(found, key=lambda project: project.project)),
+            failures=dict(failures),
+            duration_seconds=time.monotonic() - started,
+            round_trips=rounds.round_trips,
+        )
+
+
+def _read_birth(keys: Keys) -> Reading[int | None]:
+    replies = yield request(keys.birth, [("GET", keys.birth)])
+    return counter(replies[0])
+
+
+def _read_projects(keys: Keys) -> Reading[list[str]]:
+    replies = yield request(keys.projects, [("SMEMBERS", keys.projects)])
+    return [name.decode("utf-8", "replace") for name in names(replies[0])]
+
+
+def _read_project(project: Project, keys: ProjectKeys) -> Reading[Project]:
+    replies = yield request(keys.meta, [("HMGET", keys.meta, "sequence", *_NAMES, *_TALLIES)])
+    sequence, *values = (text(value) for value in array(replies[0]))
+    if sequence is None:
+        raise ReadError("project_lost", f"{project.project} is registered and has no meta")
+    described, tallies = values[: len(_NAMES)], values[len(_NAMES) :]
+    project.names = tuple((value or b"").decode("utf-8", "replace") for value in described)  # type: ignore[assignment]
+    project.tallies = {name: decimal(value) for name, value in zip(_TALLIES, tallies, strict=True) if value}
+    if decimal(sequence) == project.sequence:
+        return project
+    replies = yield request(keys.days, [("ZRANGE", keys.days, 0, -1, "WITHSCORES")])
+    scores = {member.decode(): score for member, score in scored(replies[0])}
+    for gone in set(project.days) - set(scores):
+        project.put(gone, None)
+    changed = [day for day, score in scores.items() if day not in project.days or project.days[day].score != score]
+    yield from _read_days(project, keys, {day: scores[day] for day in changed})
+    project.sequence = decimal(sequence)
+    return project
+
+
+def _read_days(project: Project, keys: ProjectKeys, scores: Mapping[str, float]) -> Reading[None]:
+    if not scores:
+        return
+    stores = [keys.attempts if day == ATTEMPTS else keys.counts(day) for day in scores]
+    replies = yield request(keys.days, [("HGETALL", store) for store in stores])
+    days: dict[str, Day] = {}
+    for (day, score), reply in zip(scores.items(), replies, strict=True):
+        pairs = _pairs(reply)
+        if not pairs:
+            # The day may have expired since it was listed; if it is listed still, its counts were lost.
+            again = yield request(keys.days, [("ZSCORE", keys.days, day)])
+            if text(again[0]) is not None:
+                raise ReadError("day_lost", f"{project.project} {day} is listed and has no counts")
+        elif day == ATTEMPTS:
+            project.attempts = {_attempt(field): decimal(count) for field, count in pairs.items()}
+            days[day] = Day(score)
+        else:
+            days[day] = _day(score, pairs)
+    yield from _read_labels(project, keys, days.values())
+    yield from _read_oldest(keys, days)
+    for name, day_read in days.items():
+        project.put(name, day_read)
+
+
+def _day(score: float, pairs: Mapping[bytes, bytes]) -> Day:
+    deliveries: dict[tuple[int, int], int] = {}
+    events: dict[int, int] = {}
+    for name, count in pairs.items():
+        group, _, kind = name.partition(b":")
+        if kind == b"e":
+            events[decimal(group)] = decimal(count)
+        else:
+            deliveries[decimal(group), decimal(kind)] = decimal(count)
+    return Day(score, deliveries, events)
+
+
+def _read_labels(project: Project, keys: ProjectKeys, days: Iterable[Day]) -> Reading[None]:
+    """Learns the labels of groups that were not met before."""
+    wanted = {group for day in days for group, _ in day.deliveries if group and group not in project.groups}
+    wanted |= {group for day in days for group in day.events if group and group not in project.sources}
+    if not wanted:
+        return
+    ordered = sorted(wanted)
+    replies = yield request(keys.groups, [("HMGET", keys.groups, *(f"#{group}" for group in ordered))])
+    for group, value in zip(ordered, array(replies[0]), strict=True):
+        told = text(value)
+        if told is None:
+            raise ReadError("group_lost", f"group {group} of {project.project} has no labels")
+        if told.startswith(b"event"):
+            project.sources[group] = _label(told.removeprefix(b"event"))
+        else:
+            project.groups[group] = Labels(*(_label(part) for part in told.split(b"\0")))
+
+
+def _read_oldest(keys: ProjectKeys, days: Mapping[str, Day]) -> Reading[None]:
+    """The oldest delivery in processing of each group that has one, without looking at the others."""
+    wanted = [
+        (name, group)
+        for name, day in days.items()
+        for (group, status), count in day.deliveries.items()
+        if status == PROCESSING and count > 0
+    ]
+    if not wanted:
+        return
+    commands = [
+        ("ZRANGEBYLEX", keys.processing(name), b"[" + struct.pack(">I", group), b"(" + struct.pack(">I", group + 1),
+         "LIMIT", 0, 1)
+        for name, group in wanted
+    ]  # fmt: skip
+    replies = yield request(keys.days, commands)
+    found: dict[str, dict[int, int]] = {name: {} for name in days}
+    for (name, group), reply in zip(wanted, replies, strict=True):
+        for member in names(reply):
+            found[name][group] = int.from_bytes(member[4:11], "big")
+    for name, oldest in found.items():
+        days[name].oldest_us = oldest
+
+
+def _pairs(reply: Reply) -> dict[bytes, bytes]:
+    flat = names(reply)
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _attempt(field: bytes) -> tuple[str, str, str]:
+    endpoint, status, code = field.decode("utf-8", "replace").split("\0")
+    return endpoint, status, code
+
+
+def _label(told: bytes) -> str | None:
+    return told[1:].decode("utf-8", "replace") if told else None

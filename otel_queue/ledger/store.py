@@ -1,0 +1,118 @@
+"""Script calls to Redis and back: one exchange for any number of records."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import reduce
+from itertools import islice
+from typing import Final, NamedTuple
+
+from otel_queue.errors import ReadError, WriteError
+from otel_queue.ledger.batches import Call, Retention, calls
+from otel_queue.ledger.keys import Keys
+from otel_queue.ledger.scripts import script
+from otel_queue.lifecycle import Record
+from otel_queue.redis_client import ErrorReply, RedisLink, Reply, Request, pack, reply_reason
+
+_NO_SCRIPT: Final = "NOSCRIPT"
+# Records that travel together: Redis works on one share while the next one is made.
+_SHARE: Final = 512
+
+
+class Written(NamedTuple):
+    """What became of records: changed something, were known already, came too late; `clamped` of them were ahead."""
+
+    changed: int = 0
+    unchanged: int = 0
+    late: int = 0
+    clamped: int = 0
+
+    def plus(self, other: Sequence[int]) -> "Written":
+        """The sums."""
+        return Written(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+
+
+class LedgerStore:
+    """Writes lifecycle records. Writing the same records again is harmless, so any failure may be retried."""
+
+    def __init__(self, link: RedisLink, *, namespace: str = "oq", retention: Retention | None = None) -> None:
+        self._link = link
+        self.keys = Keys(namespace)
+        self.retention = retention or Retention()
+
+    def write(self, records: Iterable[Record], deadline: float) -> Written:
+        """Writes all records by `deadline` (time.monotonic seconds).
+
+        Raises WriteError when any of them may not have been written, ValueError for an unknown status.
+        """
+        written = Written()
+        remaining = calls(records, self.keys, self.retention)
+        share = _next_share(remaining)
+        while share:
+            # Registered every time, not cached: a set that was lost grows again.
+            projects = sorted({call.project for call in share})
+            answers = self._exchange([*map(self._register, projects), *map(_evalsha, share)], deadline)
+            first = next(answers)
+            # Redis is at work on the calls: the time to prepare the next ones.
+            following = _next_share(remaining)
+            _raise_for([first, *islice(answers, len(projects) - 1)])
+            written = written.plus(self._settle(share, list(answers), deadline))
+            share = following
+        return written
+
+    def _settle(self, share: Sequence[Call], replies: list[Reply], deadline: float) -> Written:
+        missing = [index for index, reply in enumerate(replies) if _is_missing_script(reply)]
+        if missing:
+            loaded = self._exchange([_load_and_eval(share[index]) for index in missing], deadline)
+            for index, reply in zip(missing, loaded, strict=True):
+                replies[index] = reply
+        _raise_for(replies)
+        counted = [reply for reply in replies if isinstance(reply, list)]
+        return reduce(Written.plus, counted, Written())
+
+    def close(self) -> None:
+        """Ends the connections; a later write opens new ones."""
+        self._link.close()
+
+    def _register(self, project: str) -> Request:
+        return Request(self.keys.projects, pack("SADD", self.keys.projects, project), 1)
+
+    def _exchange(self, requests: Sequence[Request], deadline: float) -> Iterator[Reply]:
+        """The last reply to each request; all requests have been sent before the first of them."""
+        try:
+            for answer in self._link.exchange(requests, deadline):
+                if isinstance(answer, ReadError):
+                    raise answer
+                yield answer[-1]
+        except ReadError as error:
+            raise WriteError(error.reason, str(error)) from error
+
+
+def _next_share(remaining: Iterator[Call]) -> list[Call]:
+    """The next calls, with `_SHARE` records or a few more; empty when there are none."""
+    share: list[Call] = []
+    records = 0
+    for call in remaining:
+        share.append(call)
+        records += call.records
+        if records >= _SHARE:
+            break
+    return share
+
+
+def _raise_for(replies: Iterable[Reply]) -> None:
+    for reply in replies:
+        if isinstance(reply, ErrorReply):
+            raise WriteError(reply_reason(reply), str(reply))
+
+
+def _evalsha(call: Call) -> Request:
+    sha = script(call.script).sha
+    return Request(call.keys[0], pack("EVALSHA", sha, len(call.keys), *call.keys, *call.arguments), 1)
+
+
+def _load_and_eval(call: Call) -> Request:
+    load, again = pack("SCRIPT", "LOAD", script(call.script).text), _evalsha(call)
+    return Request(again.key, load + again.packed, 2)
+
+
+def _is_missing_script(reply: Reply) -> bool:
+    return isinstance(reply, ErrorReply) and str(reply).startswith(_NO_SCRIPT)

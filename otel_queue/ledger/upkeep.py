@@ -1,0 +1,184 @@
+"""Upkeep of the ledger: its birth, retention, and the check of its counts against what it tracks."""
+
+import re
+import struct
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from otel_queue.errors import OtelQueueError, ReadError, WriteError
+from otel_queue.ledger.identity import UNDATED, day_of
+from otel_queue.ledger.keys import ATTEMPTS, SETTLED, Keys, ProjectKeys
+from otel_queue.ledger.reader import PROCESSING
+from otel_queue.ledger.scripts import script
+from otel_queue.redis_client import (
+    ErrorReply,
+    RedisLink,
+    Reply,
+    Request,
+    names,
+    pack,
+    reply_reason,
+    request,
+    scored,
+)
+
+# A tracked delivery's state begins with status, its time, flags, creation time and group (record_deliveries.lua).
+_STATE: Final = struct.Struct(">B7sB7sI")
+_NODES: Final = 1 + 16 + 256 + 4096
+_CHUNK: Final = 512
+_DAY_US: Final = 86_400_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A count that is not what the tracked ids add up to. `what` is a delivery status rank, or `e` for events."""
+
+    project: str
+    day: str
+    group: int
+    what: str
+    counted: int
+    tracked: int
+
+
+class Upkeep:
+    """Operations of an operator or a nightly job. Each may be repeated; each raises ReadError or WriteError."""
+
+    def __init__(self, link: RedisLink, *, namespace: str = "oq", timeout_seconds: float = 10.0) -> None:
+        self._link = link
+        self._timeout = timeout_seconds
+        self.keys = Keys(namespace)
+
+    def begin(self) -> bool:
+        """Marks the ledger's birth; False if it has one. A ledger without it is unknown to its readers."""
+        key = self.keys.birth
+        reply = self._one(request(key, [("SET", key, time.time_ns() // 1000, "NX")]))
+        return reply is not None
+
+    def projects(self) -> list[str]:
+        """The registered projects, sorted."""
+        reply = self._one(request(self.keys.projects, [("SMEMBERS", self.keys.projects)]))
+        return sorted(name.decode("utf-8", "replace") for name in names(reply))
+
+    def days(self, project: str) -> dict[str, float]:
+        """The dated days of a project with counts, in order, and the sequence number of their last change."""
+        key = self.keys.project(project).days
+        reply = self._one(request(key, [("ZRANGE", key, 0, -1, "WITHSCORES")]))
+        found = {member.decode(): score for member, score in scored(reply)}
+        return {day: found[day] for day in sorted(found) if day not in (SETTLED, ATTEMPTS)}
+
+    def expire(self, project: str, through: str) -> int:
+        """Takes all days up to `through` (YYYYMMDD) out of the counts; returns how many had any."""
+        return sum(self._close("expire_day", project, day) for day in self._up_to(project, through, closing=True))
+
+    def fold(self, project: str, through: str) -> int:
+        """Adds all days up to `through` to the settled counts; for projects where nothing expires."""
+        return sum(self._close("fold_day", project, day) for day in self._up_to(project, through, closing=False))
+
+    def _up_to(self, project: str, through: str, *, closing: bool) -> list[str]:
+        if not re.fullmatch(r"\d{8}", through, re.ASCII):
+            raise OtelQueueError(f"the day must be YYYYMMDD, as in 20261124, not {through!r}")
+        days = [day for day in self.days(project) if day != UNDATED and day <= through]
+        # The last day is closed for late records even if it has no counts.
+        return days if not closing or through in days else [*days, through]
+
+    def _close(self, name: str, project: str, day: str) -> int:
+        of = self.keys.project(project)
+        own: tuple[bytes, ...] = (of.meta, of.days, of.counts(day), of.processing(day))
+        if name == "expire_day":
+            own = (*own, of.deliveries(day), of.events(day))
+        else:
+            own = (*own, of.counts(SETTLED), of.processing(SETTLED))
+        done: int = self._eval(name, own, (day,))
+        return done
+
+    def check(self, project: str) -> list[Difference]:
+        """Compares each day's counts with its tracked deliveries and events; reads every one of them.
+
+        Settled counts cannot be checked, nor days whose tracking has ended: their deliveries are no longer held. A day
+        that changes meanwhile is looked at again.
+        """
+        found: list[Difference] = []
+        for day in self.days(project):
+            counted, tracked, _, _ = self._stable(project, day)
+            if not tracked:
+                continue  # no longer tracked, and not folded yet: nothing says that the counts are wrong
+            for field in sorted({*counted, *tracked}):
+                if counted.get(field, 0) != tracked[field]:
+                    group, _, what = field.partition(":")
+                    found.append(Difference(project, day, int(group), what, counted.get(field, 0), tracked[field]))
+        return found
+
+    def repair(self, project: str, day: str) -> bool:
+        """Counts a day anew from what is tracked; False if it changed meanwhile and is to be repaired again.
+
+        Raises ReadError with reason `untracked` for a day of which nothing is tracked (any more): its counts would go.
+        """
+        _, tracked, processing, score = self._stable(project, day)
+        if not tracked:
+            raise ReadError("untracked", f"{project} {day} has no tracked ids; its counts cannot be made from them")
+        of = self.keys.project(project)
+        pairs = [word for field, count in sorted(tracked.items()) for word in (field, count)]
+        arguments = (day, f"{score:.17g}", len(pairs) // 2, *pairs, *processing)
+        return bool(self._eval("replace_counts", (of.meta, of.days, of.counts(day), of.processing(day)), arguments))
+
+    def _stable(self, project: str, day: str) -> tuple[Mapping[str, int], Counter[str], list[bytes], float]:
+        """Counts, the tally of what is tracked, the members in processing, and the day's score, unchanged between."""
+        for _ in range(10):
+            before = self.days(project).get(day)
+            counted = self._counts(self.keys.project(project), day)
+            tracked, processing = self._tally(self.keys.project(project), day)
+            if before is not None and self.days(project).get(day) == before:
+                return counted, tracked, processing, before
+        raise ReadError("busy", f"{project} {day} changes all the time; check it when it is at rest")
+
+    def _counts(self, of: ProjectKeys, day: str) -> dict[str, int]:
+        flat = names(self._one(request(of.meta, [("HGETALL", of.counts(day))])))
+        return {name.decode(): int(count) for name, count in zip(flat[::2], flat[1::2], strict=True)}
+
+    def _tally(self, of: ProjectKeys, day: str) -> tuple[Counter[str], list[bytes]]:
+        tracked: Counter[str] = Counter()
+        processing: list[bytes] = []
+        for delivery, state in self._nodes(of, of.deliveries(day)):
+            status, _, _, created, group = _STATE.unpack_from(state)
+            tracked[f"{group}:{status}"] += 1
+            if status == PROCESSING:
+                processing.append(struct.pack(">I", group) + created + delivery)
+        for _, state in self._nodes(of, of.events(day)):
+            tracked[f"{int.from_bytes(state[:4], 'big')}:e"] += 1
+        return tracked, processing
+
+    def _nodes(self, of: ProjectKeys, base: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Ids and states in all nodes of a day."""
+        nodes = [base, *(base + b":%d" % number for number in range(1, _NODES))]
+        for start in range(0, _NODES, _CHUNK):
+            commands = [("HGETALL", node) for node in nodes[start : start + _CHUNK]]
+            replies = self._exchange([request(of.meta, commands)])[0]
+            for reply in replies:
+                flat = names(reply)
+                yield from zip(flat[::2], flat[1::2], strict=True)
+
+    def _eval(self, name: str, keys: Sequence[bytes], arguments: Iterable[bytes | str | int]) -> Reply:
+        command = pack("EVAL", script(name).text, len(keys), *keys, *arguments)
+        return self._one(Request(keys[0], command, 1))
+
+    def _one(self, wanted: Request) -> Reply:
+        reply = self._exchange([wanted])[0][-1]
+        if isinstance(reply, ErrorReply):
+            raise WriteError(reply_reason(reply), str(reply))
+        return reply
+
+    def _exchange(self, wanted: Sequence[Request]) -> list[list[Reply]]:
+        answers = list(self._link.exchange(wanted, time.monotonic() + self._timeout))
+        for answer in answers:
+            if isinstance(answer, ReadError):
+                raise answer
+        return [answer for answer in answers if not isinstance(answer, ReadError)]
+
+
+def day_before(days: int, now: float | None = None) -> str:
+    """The UTC day `days` before today, YYYYMMDD."""
+    return day_of(int((now or time.time()) * 1e6) - days * _DAY_US)
