@@ -4,11 +4,16 @@ import argparse
 import contextlib
 import sys
 import threading
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from otel_queue.cli.options import add_settings, settings_of
 from otel_queue.cli.serve import serve, stop_on_signals
+from otel_queue.config import Config
 from otel_queue.errors import OtelQueueError
+
+if TYPE_CHECKING:
+    from otel_queue.recorder import Recorder
 
 
 def add_command(commands: Any) -> None:
@@ -29,17 +34,17 @@ def _run(options: argparse.Namespace) -> int:
         raise OtelQueueError(f"the demo needs more packages: pip install 'otel-queue[demo]' ({error})") from error
     stop = stop_on_signals()
     with contextlib.ExitStack() as stack:
-        # Memory is sampled every few seconds here: nobody watches a demo for five minutes.
-        memory_interval = "5"
+        is_real = True
         if getattr(options, "redis.url") is None:
             redis = stack.enter_context(EmbeddedRedis())
             setattr(options, "redis.url", redis.url)
-            if not redis.is_real:
-                memory_interval = "0"  # fakeredis does not know MEMORY
-        if getattr(options, "queue.memory_interval_seconds") is None:
-            setattr(options, "queue.memory_interval_seconds", memory_interval)
+            is_real = redis.is_real
+        _default(options, "ledger.enabled", str(is_real))  # fakeredis knows neither Lua nor MEMORY
+        # Memory is sampled every few seconds here: nobody watches a demo for five minutes.
+        _default(options, "queue.memory_interval_seconds", "5" if is_real else "0")
         config = settings_of(options)
-        workload = Workload(config.redis.url, rate=options.rate, seed=options.seed)
+        recorder = stack.enter_context(_recording(config)) if config.ledger.enabled else None
+        workload = Workload(config.redis.url, rate=options.rate, seed=options.seed, recorder=recorder)
         if options.seconds is not None:
             timer = threading.Timer(options.seconds, stop.set)
             timer.daemon = True
@@ -51,6 +56,31 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _default(options: argparse.Namespace, path: str, value: str) -> None:
+    if getattr(options, path) is None:
+        setattr(options, path, value)
+
+
+@contextlib.contextmanager
+def _recording(config: Config) -> "Iterator[Recorder]":
+    """A recorder that writes the ledger, which is begun if it has not been."""
+    from opentelemetry.metrics import NoOpMeterProvider
+
+    from otel_queue.ledger.store import LedgerStore
+    from otel_queue.ledger.upkeep import Upkeep
+    from otel_queue.ledger.writer import BufferedWriter
+    from otel_queue.recorder import Recorder
+    from otel_queue.redis_client import connect
+
+    namespace = config.ledger.namespace
+    Upkeep(connect(config.ledger_redis), namespace=namespace).begin()
+    store = LedgerStore(connect(config.ledger_redis), namespace=namespace)
+    writer = BufferedWriter(store, flush_at_exit=False)
+    # The simulated agents' own instruments are nobody's here: their durations would be invented.
+    yield Recorder(NoOpMeterProvider(), writer=writer, writer_waits=False)
+    writer.close(2.0)
+
+
 def _what_to_open(listen: str, redis: str) -> str:
     return f"""
 otel-queue demo: a simulated Convoy on Asynq, measured by the exporter
@@ -58,5 +88,6 @@ otel-queue demo: a simulated Convoy on Asynq, measured by the exporter
            http://{listen}/metrics   what Prometheus scrapes
   try      curl -s http://{listen}/metrics | grep convoy_
            otel-queue inspect --redis-url {redis}
+           otel-queue ledger show --redis-url {redis}
   stop     Ctrl-C
 """

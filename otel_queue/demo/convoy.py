@@ -10,6 +10,7 @@ from otel_queue.demo import payloads
 from otel_queue.demo.agent import Run, TaskFailedError
 from otel_queue.demo.broker import Broker
 from otel_queue.demo.digest import Digest
+from otel_queue.demo.hooks import Hooks
 from otel_queue.demo.identity import ulid
 from otel_queue.demo.tenants import Deliveries, Delivery, Endpoint, Event, Project
 
@@ -26,10 +27,13 @@ class Convoy:
     Only delivery rows are remembered; everything else travels in the tasks, as it does in Convoy.
     """
 
-    def __init__(self, broker: Broker, rng: Random, projects: tuple[Project, ...], digest: Digest) -> None:
+    def __init__(
+        self, broker: Broker, rng: Random, projects: tuple[Project, ...], digest: Digest, hooks: Hooks
+    ) -> None:
         self._broker = broker
         self._rng = rng
         self._digest = digest
+        self._hooks = hooks
         self._projects = {project.id: project for project in projects}
         self._endpoints = {endpoint.id: endpoint for project in projects for endpoint in project.endpoints}
         self.deliveries = Deliveries()
@@ -91,8 +95,7 @@ class Convoy:
 
     def _create(self, _task: TaskMessage, fields: dict[str, Any]) -> None:
         params = fields["Params"]
-        event = self._event(params["uid"], params)
-        self._write_match(event, "default")
+        self._write_match(self._event(params["uid"], params), "default")
 
     def _create_broadcast(self, task: TaskMessage, fields: dict[str, Any]) -> None:
         # A crash between insert and enqueue does not heal: each retry meets the row that is already there.
@@ -119,6 +122,7 @@ class Convoy:
                 interval_seconds=project.interval_seconds,
             )
             self.deliveries.add(delivery)
+            self._hooks.delivery_created(delivery, row["source_id"])
             payload = payloads.deliver(delivery, endpoint)
             self._write(payloads.DELIVER, payloads.EVENT_QUEUE, delivery.id, payload)
 
@@ -130,27 +134,30 @@ class Convoy:
             return Run(0.01, lambda: None)
         endpoint = self._endpoints.get(delivery.endpoint_id)
         if endpoint is None:
-            self.deliveries.set_status(delivery, "Discarded")
+            self._set_status(delivery, "Discarded")
             return Run(0.01, lambda: None)
-        self.deliveries.set_status(delivery, "Processing")
+        self._set_status(delivery, "Processing")
         seconds = self._rng.uniform(*endpoint.latency_seconds)
         return Run(seconds, partial(self._attempt, task, delivery, endpoint))
 
     def _attempt(self, task: TaskMessage, delivery: Delivery, endpoint: Endpoint) -> None:
         now = self._broker.clock()
         delivery.num_trials += 1
-        if endpoint.respond(now, self._rng):
-            self.deliveries.set_status(delivery, "Success")
+        answered = endpoint.respond(now, self._rng)
+        http_status = 200 if answered else (None if endpoint.is_out(now) else 500)
+        self._hooks.attempt_made(delivery, endpoint, http_status)
+        if answered:
+            self._set_status(delivery, "Success")
             self._tell_owner(delivery)
             return
         self._digest.probe(endpoint)
         answered_no = endpoint.delivery_mode == "at_most_once" and not endpoint.is_out(now)
         if answered_no or delivery.num_trials >= delivery.retry_limit:
-            self.deliveries.set_status(delivery, "Failure")
+            self._set_status(delivery, "Failure")
             self._tell_owner(delivery)
             self._digest.notice(delivery)
             return
-        self.deliveries.set_status(delivery, "Retry")
+        self._set_status(delivery, "Retry")
         if task.type == payloads.RETRY_DELIVERY:
             raise TaskFailedError(f"delivery to {endpoint.url} failed", delivery.interval_seconds)
         # The first queue's task always ends well: the work moves on.
@@ -174,6 +181,10 @@ class Convoy:
 
     # Steps that the handlers share
 
+    def _set_status(self, delivery: Delivery, status: str) -> None:
+        self.deliveries.set_status(delivery, status)
+        self._hooks.status_set(delivery)
+
     def _tell_owner(self, delivery: Delivery) -> None:
         if self._rng.random() < _META_EVENT_SHARE:
             meta_event_id = ulid(self._broker.clock(), self._rng)
@@ -193,6 +204,7 @@ class Convoy:
         )
 
     def _write_match(self, event: Event, channel: str) -> None:
+        self._hooks.event_created(event)
         self._write(
             payloads.MATCH_SUBSCRIPTIONS,
             payloads.EVENT_WORKFLOW_QUEUE,

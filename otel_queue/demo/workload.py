@@ -16,9 +16,11 @@ from otel_queue.demo.broker import Broker, Client, Clock
 from otel_queue.demo.convoy import Convoy
 from otel_queue.demo.digest import DIGEST_QUEUE, SWEEP, Digest
 from otel_queue.demo.heartbeat import purge_dead
+from otel_queue.demo.hooks import Hooks
 from otel_queue.demo.interval import Interval
 from otel_queue.demo.scheduler import Periodic, Scheduler
 from otel_queue.demo.tenants import found_projects
+from otel_queue.recorder import Recorder
 
 _log: Final = logging.getLogger(__name__)
 
@@ -86,15 +88,22 @@ class Workload:
 
     `rate` is events a second. With the same seed and the same clock readings it does the same. `redis` is a
     URL or a client that does not decode responses; give it a Redis of its own, since it takes every task that
-    waits in Convoy's queues. What it keeps there stays bounded however long it runs.
+    waits in Convoy's queues. What it keeps there stays bounded however long it runs. `recorder` is told what a
+    Convoy would tell it.
     """
 
-    def __init__(self, redis: str | Client, *, rate: float = 5.0, seed: int = 1, clock: Clock = time.time) -> None:
+    def __init__(
+        self,
+        redis: str | Client,
+        *,
+        rate: float = 5.0,
+        seed: int = 1,
+        clock: Clock = time.time,
+        recorder: Recorder | None = None,
+    ) -> None:
         if not rate > 0:
             raise ValueError(f"rate is {rate}; expected more than 0 events a second")
-        self._client = (
-            Redis.from_url(redis, socket_timeout=_REDIS_TIMEOUT_SECONDS) if isinstance(redis, str) else redis
-        )
+        self._client = Redis.from_url(redis, socket_timeout=_REDIS_TIMEOUT_SECONDS) if isinstance(redis, str) else redis
         self._owns_client = isinstance(redis, str)
         self._rate = rate
         self._rng = Random(seed)
@@ -106,7 +115,9 @@ class Workload:
         projects = found_projects(self._rng)
         endpoints = [endpoint for project in projects for endpoint in project.endpoints]
         self._digest = Digest(self._broker, self._rng, endpoints)
-        self._convoy = Convoy(self._broker, self._rng, projects, self._digest)
+        self._projects = projects
+        self._hooks = Hooks(recorder, lambda: self._now, Random(seed))
+        self._convoy = Convoy(self._broker, self._rng, projects, self._digest, self._hooks)
         concurrency = max(10, math.ceil(4 * rate))
         self._fragile = self._agent("convoy-agent-1", concurrency)
         self._agents = (
@@ -186,6 +197,8 @@ class Workload:
             agent.step(pending)
 
     def _begin(self) -> None:
+        for project in self._projects:
+            self._hooks.described(project)
         self._next_arrival = self._now
         self._death = _Trouble(self._rng, self._now, first=12, lasts=75, every=300)
         self._pause = _Trouble(self._rng, self._now, first=20, lasts=20, every=150)

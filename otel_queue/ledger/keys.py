@@ -37,7 +37,7 @@ class ProjectKeys(NamedTuple):
 
     @property
     def meta(self) -> bytes:
-        """HASH: sequence, groups, expired, folded, counters, names; permanent."""
+        """HASH: sequence, expired, folded, counters, names; permanent."""
         return self.prefix + b":meta"
 
     @property

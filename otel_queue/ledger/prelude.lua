@@ -61,8 +61,9 @@ local function number_of(labels)
   if not numbers[labels] then
     local number = redis.call('HGET', KEYS[2], labels)
     if not number then
-      if redis.call('HLEN', KEYS[2]) >= 2 * tonumber(ARGV[4]) then return 0 end
-      number = redis.call('HINCRBY', KEYS[1], 'groups', 1)
+      -- Groups are never removed, so their number is the next one's; a counter apart could be lost on its own.
+      number = redis.call('HLEN', KEYS[2]) / 2 + 1
+      if number > tonumber(ARGV[4]) then return 0 end
       redis.call('HSET', KEYS[2], labels, number, '#' .. number, labels)
     end
     numbers[labels] = tonumber(number)

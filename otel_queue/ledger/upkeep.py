@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from otel_queue.errors import OtelQueueError, ReadError, WriteError
 from otel_queue.ledger.identity import UNDATED, day_of
@@ -34,7 +34,10 @@ _DAY_US: Final = 86_400_000_000
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A count that is not what the tracked ids add up to. `what` is a delivery status rank, or `e` for events."""
+    """A count that is not what the tracked ids add up to. `what` is a delivery status rank, or `e` for events.
+
+    Where the index of deliveries in processing is off, `counted` is how many it has of the group.
+    """
 
     project: str
     day: str
@@ -42,6 +45,16 @@ class Difference:
     what: str
     counted: int
     tracked: int
+
+
+class _Day(NamedTuple):
+    """A day's counts and index, what its tracked ids say they should be, and the score it was looked at with."""
+
+    counted: Mapping[str, int]
+    indexed: set[bytes]
+    tracked: Counter[str]
+    processing: set[bytes]
+    score: float
 
 
 class Upkeep:
@@ -96,20 +109,24 @@ class Upkeep:
         return done
 
     def check(self, project: str) -> list[Difference]:
-        """Compares each day's counts with its tracked deliveries and events; reads every one of them.
+        """Compares each day's counts and index with its tracked deliveries and events; reads every one of them.
 
         Settled counts cannot be checked, nor days whose tracking has ended: their deliveries are no longer held. A day
         that changes meanwhile is looked at again.
         """
         found: list[Difference] = []
         for day in self.days(project):
-            counted, tracked, _, _ = self._stable(project, day)
-            if not tracked:
+            held = self._stable(project, day)
+            if not held.tracked:
                 continue  # no longer tracked, and not folded yet: nothing says that the counts are wrong
-            for field in sorted({*counted, *tracked}):
-                if counted.get(field, 0) != tracked[field]:
-                    group, _, what = field.partition(":")
-                    found.append(Difference(project, day, int(group), what, counted.get(field, 0), tracked[field]))
+            off = [(field, held.counted.get(field, 0), held.tracked[field]) for field in {*held.counted, *held.tracked}]
+            found += [_difference(project, day, *each) for each in sorted(off) if each[1] != each[2]]
+            for group in sorted({member[:4] for member in held.indexed ^ held.processing}):
+                indexed, processing = (
+                    sum(member.startswith(group) for member in members) for members in (held.indexed, held.processing)
+                )
+                field = f"{int.from_bytes(group, 'big')}:{PROCESSING}"
+                found.append(_difference(project, day, field, indexed, processing))
         return found
 
     def repair(self, project: str, day: str) -> bool:
@@ -117,36 +134,37 @@ class Upkeep:
 
         Raises ReadError with reason `untracked` for a day of which nothing is tracked (any more): its counts would go.
         """
-        _, tracked, processing, score = self._stable(project, day)
-        if not tracked:
+        held = self._stable(project, day)
+        if not held.tracked:
             raise ReadError("untracked", f"{project} {day} has no tracked ids; its counts cannot be made from them")
         of = self.keys.project(project)
-        pairs = [word for field, count in sorted(tracked.items()) for word in (field, count)]
-        arguments = (day, f"{score:.17g}", len(pairs) // 2, *pairs, *processing)
+        pairs = [word for field, count in sorted(held.tracked.items()) for word in (field, count)]
+        arguments = (day, f"{held.score:.17g}", len(pairs) // 2, *pairs, *sorted(held.processing))
         return bool(self._eval("replace_counts", (of.meta, of.days, of.counts(day), of.processing(day)), arguments))
 
-    def _stable(self, project: str, day: str) -> tuple[Mapping[str, int], Counter[str], list[bytes], float]:
-        """Counts, the tally of what is tracked, the members in processing, and the day's score, unchanged between."""
+    def _stable(self, project: str, day: str) -> _Day:
+        """The day as it was while nothing changed it."""
+        of = self.keys.project(project)
         for _ in range(10):
             before = self.days(project).get(day)
-            counted = self._counts(self.keys.project(project), day)
-            tracked, processing = self._tally(self.keys.project(project), day)
+            counts, index = self._exchange(
+                [request(of.meta, [("HGETALL", of.counts(day)), ("ZRANGE", of.processing(day), 0, -1)])]
+            )[0]
+            tracked, processing = self._tally(of, day)
             if before is not None and self.days(project).get(day) == before:
-                return counted, tracked, processing, before
+                flat = names(counts)
+                counted = {name.decode(): int(count) for name, count in zip(flat[::2], flat[1::2], strict=True)}
+                return _Day(counted, set(names(index)), tracked, processing, before)
         raise ReadError("busy", f"{project} {day} changes all the time; check it when it is at rest")
 
-    def _counts(self, of: ProjectKeys, day: str) -> dict[str, int]:
-        flat = names(self._one(request(of.meta, [("HGETALL", of.counts(day))])))
-        return {name.decode(): int(count) for name, count in zip(flat[::2], flat[1::2], strict=True)}
-
-    def _tally(self, of: ProjectKeys, day: str) -> tuple[Counter[str], list[bytes]]:
+    def _tally(self, of: ProjectKeys, day: str) -> tuple[Counter[str], set[bytes]]:
         tracked: Counter[str] = Counter()
-        processing: list[bytes] = []
+        processing: set[bytes] = set()
         for delivery, state in self._nodes(of, of.deliveries(day)):
             status, _, _, created, group = _STATE.unpack_from(state)
             tracked[f"{group}:{status}"] += 1
             if status == PROCESSING:
-                processing.append(struct.pack(">I", group) + created + delivery)
+                processing.add(struct.pack(">I", group) + created + delivery)
         for _, state in self._nodes(of, of.events(day)):
             tracked[f"{int.from_bytes(state[:4], 'big')}:e"] += 1
         return tracked, processing
@@ -177,6 +195,11 @@ class Upkeep:
             if isinstance(answer, ReadError):
                 raise answer
         return [answer for answer in answers if not isinstance(answer, ReadError)]
+
+
+def _difference(project: str, day: str, field: str, counted: int, tracked: int) -> Difference:
+    group, _, what = field.partition(":")
+    return Difference(project, day, int(group), what, counted, tracked)
 
 
 def day_before(days: int, now: float | None = None) -> str:
