@@ -4,13 +4,14 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from otel_queue.asynq import keys
 from otel_queue.config import Config, otlp_protocol, otlp_wanted
 from otel_queue.config.settings import ENVIRONMENT_PREFIX, all_settings
 from otel_queue.errors import ConfigError, ReadError
+from otel_queue.ledger.keys import Keys
 from otel_queue.redis_client import ErrorReply, RedisLink, Reply, connect, request
 
 _Word = bytes | str | int
@@ -67,6 +68,12 @@ def examine(config: Config) -> list[Finding]:
         findings += _redis(link, str(config.redis.location))
     finally:
         link.close()
+    if config.ledger.enabled:
+        link = connect(config.ledger_redis)
+        try:
+            findings += _ledger(link, config)
+        finally:
+            link.close()
     findings += _otlp(config)
     return findings
 
@@ -183,6 +190,27 @@ def _eviction(link: RedisLink) -> Iterator[Finding]:
     else:
         detail = f"{policy}: at maxmemory Redis drops task hashes, leases and locks"
         yield Finding("warn", "eviction policy", detail, "CONFIG SET maxmemory-policy noeviction")
+
+
+def _ledger(link: RedisLink, config: Config) -> Iterator[Finding]:
+    location, key = str(config.ledger_redis.location), Keys(config.ledger.namespace).birth
+    try:
+        [birth] = _ask(link, [("GET", key)], key)
+    except ReadError as error:
+        yield Finding("fail", "ledger", str(error), _REACH_ADVICE.get(error.reason, ""), unreachable=True)
+        return
+    if isinstance(birth, ErrorReply):
+        yield Finding("fail", "ledger", f"{location}: GET {key.decode()}: {birth}", "see docs/ledger-protocol.md")
+    elif birth is None:
+        advice = "otel-queue ledger init, if it is new; if it was lost, see docs/reliability.md"
+        yield Finding("fail", "ledger", f"{location}: {key.decode()} is missing: the ledger is unknown", advice)
+    else:
+        yield Finding("ok", "ledger", f"{location}: begun")
+    for finding in _eviction(link):
+        yield replace(finding, subject=f"ledger {finding.subject}")
+    if config.ledger.url is None and not config.ledger.memory_limit_bytes:
+        advice = "set ledger.url to a Redis of its own, or ledger.memory_limit_bytes"
+        yield Finding("warn", "ledger memory", "the ledger shares the queues' Redis and may fill it", advice)
 
 
 def _otlp(config: Config) -> Iterator[Finding]:

@@ -25,9 +25,10 @@ from otel_queue.export.points import SeriesPoints
 from otel_queue.export.resource import build_resource
 from otel_queue.export.self_metrics import self_families
 from otel_queue.export.text import TextExposition
+from otel_queue.ledger.connect import ledger_reader, ledger_upkeep
 from otel_queue.ledger.families import ledger_families
 from otel_queue.ledger.families import self_families as self_families_of_ledger
-from otel_queue.ledger.reader import LedgerReader
+from otel_queue.ledger.upkeep import day_before
 from otel_queue.redis_client import connect
 from otel_queue.samples import Family
 from otel_queue.sources import Collected, Lane
@@ -37,6 +38,8 @@ from otel_queue.version import __version__
 _SERVICE_NAME: Final = "otel-queue"
 # A slow lane's values outlive this many of its own intervals.
 _SLOW_LANE_INTERVALS: Final = 3
+# How often `serve` looks for days to expire; every replica may, since a day expires once.
+_RETENTION_SECONDS: Final = 3600.0
 # Aggregated when they are read: they go to the readers beside the SDK's instruments.
 _AGGREGATED: Final = exported_by("ledger", __version__)
 
@@ -203,6 +206,8 @@ def _slow_lanes(config: Config) -> list[Lane]:
         ("memory", queue.memory_interval_seconds, _memory_collector(_inspector(config))),
         ("task_types", queue.task_types_interval_seconds, _task_type_collector(_inspector(config), queue)),
     ]
+    if config.ledger.enabled and config.ledger.retention_days:
+        slow.append(("retention", _RETENTION_SECONDS, _retention_collector(config)))
     return [
         Lane(
             name,
@@ -225,14 +230,24 @@ def _snapshot_collector(inspector: Inspector, queue: QueueConfig) -> Callable[[]
 
 def _ledger_collector(config: Config) -> Callable[[], Collected]:
     ledger = config.ledger
-    reader = LedgerReader(
-        connect(config.ledger_redis), namespace=ledger.namespace, timeout_seconds=ledger.timeout_seconds
-    )
+    reader = ledger_reader(config)
 
     def collect() -> Collected:
         snapshot = reader.snapshot()
         exported = ledger_families(snapshot, lean=ledger.labels == "lean", most_series=ledger.most_series)
         return Collected([*exported.families, *self_families_of_ledger(snapshot, exported)], snapshot.failures)
+
+    return collect
+
+
+def _retention_collector(config: Config) -> Callable[[], Collected]:
+    upkeep = ledger_upkeep(config)
+
+    def collect() -> Collected:
+        through = day_before(config.ledger.retention_days)
+        for project in upkeep.projects():
+            upkeep.expire(project, through)
+        return Collected([])
 
     return collect
 

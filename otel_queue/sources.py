@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from otel_queue.errors import OtelQueueError, ReadError
+from otel_queue.errors import OtelQueueError, ReadError, WriteError
 from otel_queue.samples import Family
 from otel_queue.status import LaneState
 
@@ -126,7 +126,7 @@ class Lane:
                 self._succeeded, self._last_success = started, self._now() - (ended - started)
                 changed, self._up = self._up is not True, True
             else:
-                reason = error.reason if isinstance(error, ReadError) else "internal"
+                reason = error.reason if isinstance(error, ReadError | WriteError) else "internal"
                 self._errors[reason] += 1
                 self._last_error = str(error) or type(error).__name__
                 changed, self._up = self._up is not False, False

@@ -66,16 +66,12 @@ def _recording(config: Config) -> "Iterator[Recorder]":
     """A recorder that writes the ledger, which is begun if it has not been."""
     from opentelemetry.metrics import NoOpMeterProvider
 
-    from otel_queue.ledger.store import LedgerStore
-    from otel_queue.ledger.upkeep import Upkeep
+    from otel_queue.ledger.connect import ledger_store, ledger_upkeep
     from otel_queue.ledger.writer import BufferedWriter
     from otel_queue.recorder import Recorder
-    from otel_queue.redis_client import connect
 
-    namespace = config.ledger.namespace
-    Upkeep(connect(config.ledger_redis), namespace=namespace).begin()
-    store = LedgerStore(connect(config.ledger_redis), namespace=namespace)
-    writer = BufferedWriter(store, flush_at_exit=False)
+    ledger_upkeep(config).begin()
+    writer = BufferedWriter(ledger_store(config), flush_at_exit=False)
     # The simulated agents' own instruments are nobody's here: their durations would be invented.
     yield Recorder(NoOpMeterProvider(), writer=writer, writer_waits=False)
     writer.close(2.0)

@@ -10,6 +10,8 @@ from otel_queue.cli.options import add_settings, settings_of
 from otel_queue.cli.table import table
 
 _STATUS_OF_EVENTS: Final = "event"
+# A person waits longer for a first read of everything than a scrape does.
+_PATIENCE_SECONDS: Final = 60.0
 
 
 def add_command(commands: Any) -> None:
@@ -37,24 +39,16 @@ def add_command(commands: Any) -> None:
 
 
 def _upkeep(options: argparse.Namespace) -> Any:
-    from otel_queue.ledger.upkeep import Upkeep
-    from otel_queue.redis_client import connect
+    from otel_queue.ledger.connect import ledger_upkeep
 
-    config = settings_of(options)
-    return Upkeep(connect(config.ledger_redis), namespace=config.ledger.namespace)
+    return ledger_upkeep(settings_of(options))
 
 
 def _snapshot(options: argparse.Namespace) -> Any:
-    from otel_queue.ledger.reader import LedgerReader
-    from otel_queue.redis_client import connect
+    from otel_queue.ledger.connect import ledger_reader
 
     config = settings_of(options)
-    reader = LedgerReader(
-        connect(config.ledger_redis),
-        namespace=config.ledger.namespace,
-        timeout_seconds=max(config.ledger.timeout_seconds, 60.0),
-    )
-    return reader.snapshot()
+    return ledger_reader(config, max(config.ledger.timeout_seconds, _PATIENCE_SECONDS)).snapshot()
 
 
 def _projects(upkeep: Any, options: argparse.Namespace) -> list[str]:

@@ -2,6 +2,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import pytest
@@ -141,22 +142,25 @@ def test_coroutines_group_their_records_apart() -> None:
     assert sorted(ids(recording.writer)) == [["a1", "a2"], ["b1", "b2"]]
 
 
-def test_a_cancelled_tasks_records_are_written() -> None:
-    writer = SlowWriter()
-    recorder = Recording(writer=writer).recorder
+def test_the_records_of_a_task_that_is_cancelled_while_they_wait_to_be_written_are_written() -> None:
+    recording = Recording()
+    busy = threading.Event()
 
     async def handle() -> None:
-        async with recorder.asynchronous.before_ack():
-            created(recorder, "1")
-            await asyncio.sleep(LONG)
+        async with recording.recorder.asynchronous.before_ack():
+            created(recording.recorder, "1")
 
     async def run() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        before = loop.run_in_executor(None, busy.wait, LONG)
         task = asyncio.create_task(handle())
         await asyncio.sleep(0)
         task.cancel()
-        writer.go.set()
         with pytest.raises(asyncio.CancelledError):
             await task
+        busy.set()
+        await before
 
     asyncio.run(run())
-    assert ids(writer) == [["1"]]
+    assert ids(recording.writer) == [["1"]]

@@ -87,6 +87,7 @@ def test_times_binary_text_and_a_map_with_many_keys_are_read() -> None:
         b"\x01",
         b"\x01{}",
         b'\x01{"p": "%%%"}',
+        b'\x01{"p": "%e30="}',
         b"\x01" + json.dumps({"p": base64.b64encode(b"\x01{}").decode()}).encode(),
         b"hello",
         b"[1]",

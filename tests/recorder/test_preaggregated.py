@@ -2,6 +2,7 @@
 
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 
@@ -99,6 +100,42 @@ def test_counts_are_exact_under_threads_and_concurrent_collections_of_two_reader
     for reader in readers:
         assert sums(reader, INGESTED) == {of(project="p", source=source): count for source, count in expected.items()}
     assert went_back == []
+
+
+class SlowlyHashed(str):
+    """Lets other threads in wherever a dictionary asks for its hash: in the middle of an addition, too."""
+
+    def __hash__(self) -> int:
+        time.sleep(0)
+        return super().__hash__()
+
+
+@pytest.mark.usefixtures("eager_switching")
+def test_an_addition_that_is_interrupted_anywhere_is_counted_once() -> None:
+    total: Counter[str] = Counter()
+    counter = PreaggregatedCounter("m", ("k",), None)
+    counter.bind(lambda amount, attributes: total.update({attributes["k"]: int(amount)}))
+    rounds, workers = 500, 4
+    recorded = threading.Event()
+
+    def record() -> None:
+        for _ in range(rounds):
+            counter.add((SlowlyHashed("v"),))
+
+    def collect() -> None:
+        while not recorded.is_set():
+            counter.hand_over()
+
+    recorders = [threading.Thread(target=record) for _ in range(workers)]
+    collector = threading.Thread(target=collect)
+    for thread in (collector, *recorders):
+        thread.start()
+    for thread in recorders:
+        thread.join(LONG)
+    recorded.set()
+    collector.join(LONG)
+    counter.hand_over()
+    assert total == {"v": rounds * workers}
 
 
 def test_an_addition_during_a_collection_is_in_the_next_one() -> None:

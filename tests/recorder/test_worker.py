@@ -1,5 +1,7 @@
 """A worker's ways out: /metrics of its own, OTLP, and the end of both."""
 
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -90,6 +92,29 @@ def test_shutdown_says_that_the_last_push_did_not_arrive(monkeypatch: pytest.Mon
     worker = Worker()
     assert worker.shutdown(0.5) is False
     assert worker.shutdown(0.5) is True
+
+
+_OWN_PROVIDER = """
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+import otel_queue
+
+recorder = otel_queue.Recorder()
+recorder.ingest("before")
+reader = InMemoryMetricReader()
+metrics.set_meter_provider(MeterProvider([reader], views=otel_queue.views()))
+recorder.ingest("after")
+recorder.attempt_made(project="p", attempt_id="a", succeeded=True)
+for metric in reader.get_metrics_data().resource_metrics[0].scope_metrics[0].metrics:
+    if metric.name.startswith("convoy"):
+        print(metric.name, sorted(point.attributes["project"] for point in metric.data.data_points))
+"""
+
+
+def test_an_applications_own_provider_is_used_although_it_is_set_later() -> None:
+    ran = subprocess.run([sys.executable, "-c", _OWN_PROVIDER], capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines() == ["convoy_ingest_total ['after', 'before']"]
 
 
 def test_the_packages_public_names_are_all_there() -> None:
