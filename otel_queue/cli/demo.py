@@ -30,7 +30,9 @@ def _run(options: argparse.Namespace) -> int:
     try:
         from otel_queue.demo.embedded_redis import EmbeddedRedis
         from otel_queue.demo.workload import Workload
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("otel_queue"):
+            raise
         raise OtelQueueError(f"the demo needs more packages: pip install 'otel-queue[demo]' ({error})") from error
     stop = stop_on_signals()
     with contextlib.ExitStack() as stack:

@@ -1,0 +1,6 @@
+"""What workers call when something has happened."""
+
+from otel_queue.recorder.asynchronous import AsynchronousRecorder
+from otel_queue.recorder.recorder import Recorder
+
+__all__ = ["AsynchronousRecorder", "Recorder"]

@@ -1,0 +1,58 @@
+"""The recorder for coroutines: a writer that waits does so beside the event loop."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from otel_queue.recorder.group import Group, current_group
+
+if TYPE_CHECKING:
+    from otel_queue.recorder.recorder import Recorder
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class AsynchronousRecorder:
+    """The lifecycle methods of a recorder, to be awaited. Its other methods never wait: call them directly."""
+
+    def __init__(self, recorder: "Recorder", *, waits: bool) -> None:
+        self._recorder = recorder
+        self._waits = waits
+        self.event_created = self._awaitable(recorder.event_created)
+        self.delivery_created = self._awaitable(recorder.delivery_created)
+        self.status_set = self._awaitable(recorder.status_set)
+        self.attempt_made = self._awaitable(recorder.attempt_made)
+        self.project_described = self._awaitable(recorder.project_described)
+        self.day_expired = self._awaitable(recorder.day_expired)
+
+    @asynccontextmanager
+    async def before_ack(self) -> AsyncIterator[Group]:
+        """As `Recorder.before_ack`."""
+        outer = current_group.get()
+        if outer is not None and outer.is_open_for(self._recorder._write):
+            yield outer
+            return
+        group = Group(self._recorder._write)
+        token = current_group.set(group)
+        try:
+            yield group
+        finally:
+            current_group.reset(token)
+            if self._waits:
+                # Shielded: the records of a task that is cancelled now are written all the same.
+                await asyncio.shield(asyncio.to_thread(group.commit))
+            else:
+                group.commit()
+
+    def _awaitable(self, method: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
+        @wraps(method)
+        async def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            group = current_group.get()
+            if not self._waits or (group is not None and group.is_open_for(self._recorder._write)):
+                return method(*args, **kwargs)
+            return await asyncio.to_thread(method, *args, **kwargs)
+
+        return call
