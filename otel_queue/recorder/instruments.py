@@ -51,8 +51,7 @@ class WorkerInstruments:
         self.dropped_labels = PreaggregatedCounter(DROPPED_LABELS, CATALOG[DROPPED_LABELS].keys, None, most_sets)
         self.counters = {name: self._counter(name, most_sets) for name in _COUNTERS}
         self.histograms = {
-            name: LabelledHistogram(name, CATALOG[name].keys, self.dropped_labels, most_sets)
-            for name in _HISTOGRAMS
+            name: LabelledHistogram(name, CATALOG[name].keys, self.dropped_labels, most_sets) for name in _HISTOGRAMS
         }
         self._errors = self.counters[ERRORS]
         self._ledger_errors: Totals = dict

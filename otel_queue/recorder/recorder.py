@@ -93,9 +93,7 @@ class Recorder:
 
     # Lifecycle ---------------------------------------------------------------------------------------------------
 
-    def event_created(
-        self, *, project: str, event_id: str, source: Label = UNTOLD, time_us: int | None = None
-    ) -> Kept:
+    def event_created(self, *, project: str, event_id: str, source: Label = UNTOLD, time_us: int | None = None) -> Kept:
         """An event's row exists. `time_us`, here and below: Unix microseconds, now where it is not given."""
         try:
             record = EventCreated(
@@ -185,9 +183,7 @@ class Recorder:
             if time_us is not None:
                 miss.time_us(time_us)
             status = "success" if succeeded else "failure"
-            self._attempts.add(
-                (project, endpoint, status, self._codes.get(http_status) or self._code(http_status))
-            )
+            self._attempts.add((project, endpoint, status, self._codes.get(http_status) or self._code(http_status)))
             if duration_seconds is not None:
                 self._observe(self._attempt_duration, (project, endpoint, status), duration_seconds)
             if self._writer is None:

@@ -1,5 +1,6 @@
 """One server, and the exchange with it: the one place that reads and writes a Redis socket."""
 
+import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -22,9 +23,13 @@ class NodeLink:
         self._pool = pool
         self._name = name
         self._lock = threading.Lock()
+        self._process = os.getpid()
 
     def exchange(self, requests: Sequence[Request], deadline: float) -> Answers:
         """As RedisLink; one exchange at a time."""
+        if self._process != os.getpid():
+            # Forked: a thread that is not here may hold the lock. The pool sees to its connections itself.
+            self._lock, self._process = threading.Lock(), os.getpid()
         with self._lock:
             connection = self._connected()
             try:

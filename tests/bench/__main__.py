@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import _pytest.outcomes
 
-from tests.bench import inspector, package, scrape
+from tests.bench import inspector, package, recorder, scrape
 from tests.bench.result import Result
 
 BENCHES: dict[str, Callable[[str], Iterator[Result]]] = {
@@ -13,6 +13,8 @@ BENCHES: dict[str, Callable[[str], Iterator[Result]]] = {
     "inspector-wall-1ms": inspector.wall_with_delay,
     "inspector-redis-time": inspector.redis_time,
     "scrape-queues": scrape.queues,
+    "recorder-call": recorder.call,
+    "handler-redis-down": recorder.handler_redis_down,
     "import-time": package.import_time,
     "help-time": package.help_time,
 }

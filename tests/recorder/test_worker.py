@@ -103,7 +103,7 @@ import otel_queue
 recorder = otel_queue.Recorder()
 recorder.ingest("before")
 reader = InMemoryMetricReader()
-metrics.set_meter_provider(MeterProvider([reader], views=otel_queue.views()))
+metrics.set_meter_provider(MeterProvider([reader], views=otel_queue.views("ledger")))
 recorder.ingest("after")
 recorder.attempt_made(project="p", attempt_id="a", succeeded=True)
 for metric in reader.get_metrics_data().resource_metrics[0].scope_metrics[0].metrics:
@@ -115,6 +115,15 @@ for metric in reader.get_metrics_data().resource_metrics[0].scope_metrics[0].met
 def test_an_applications_own_provider_is_used_although_it_is_set_later() -> None:
     ran = subprocess.run([sys.executable, "-c", _OWN_PROVIDER], capture_output=True, text=True, check=True)
     assert ran.stdout.splitlines() == ["convoy_ingest_total ['after', 'before']"]
+
+
+def test_recording_into_an_applications_provider_needs_the_metrics_api_alone() -> None:
+    code = (
+        "import sys; from otel_queue import Recorder, compose, enqueue; "
+        "print({'opentelemetry.sdk', 'redis', 'prometheus_client', 'msgpack'} & sys.modules.keys())"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "set()"
 
 
 def test_the_packages_public_names_are_all_there() -> None:
