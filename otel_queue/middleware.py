@@ -234,7 +234,8 @@ def _stamped(
         if label is UNTOLD:
             continue
         if label is None or isinstance(label, str):
-            headers[name] = labels.clean(label or "")
+            # The project is an id, by which the hooks record too: it stays as it is.
+            headers[name] = (label or "") if name == PROJECT else labels.clean(label or "")
         else:
             recorder.missed("bad_label")
     headers[ENQUEUED_AT] = str(_now_us())

@@ -26,11 +26,10 @@ from otel_queue.export.instruments import allowed_keys
 from otel_queue.export.otlp import OtlpPush, otlp_exporter
 from otel_queue.export.resource import build_resource
 from otel_queue.export.text import TextExposition
-from otel_queue.ledger.store import LedgerStore
+from otel_queue.ledger.connect import ledger_store
 from otel_queue.ledger.writer import BufferedWriter, SyncWriter
 from otel_queue.recorder import Recorder
 from otel_queue.recorder.instruments import ATTEMPTS, NAMES
-from otel_queue.redis_client import connect
 
 Store = Literal["process", "ledger"]
 
@@ -83,13 +82,14 @@ def ledger_writer(config: Config, *, waits: bool = False) -> LedgerWriter:
     It connects when something is written.
     """
     redis = config.ledger_redis
-    buffer = BufferedWriter(LedgerStore(connect(redis), namespace=config.ledger.namespace), flush_at_exit=False)
+    buffer = BufferedWriter(ledger_store(config), flush_at_exit=False)
     if not waits:
         return LedgerWriter(buffer, buffer, waits)
     # A connection of its own, so that no write waits behind the buffer's, and one that is made or given up in time.
     quick = replace(redis, connect_timeout_seconds=min(redis.connect_timeout_seconds, _WRITE_SECONDS))
-    store = LedgerStore(connect(quick), namespace=config.ledger.namespace)
-    return LedgerWriter(SyncWriter(store, buffer, write_timeout_seconds=_WRITE_SECONDS), buffer, waits)
+    return LedgerWriter(
+        SyncWriter(ledger_store(config, quick), buffer, write_timeout_seconds=_WRITE_SECONDS), buffer, waits
+    )
 
 
 class _Process:

@@ -9,10 +9,27 @@ from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from otel_queue.catalog import CATALOG
 from otel_queue.export.series import SeriesText, with_series
 from otel_queue.samples import Family
 
+# prometheus_client would add `_total` to these.
+_BARE_COUNTERS: Final = tuple(
+    row.name.encode() for row in CATALOG.values() if row.kind == "counter" and not row.name.endswith("_total")
+)
 _DEFAULT_ACCEPT: Final = "text/plain; version=0.0.4"
+
+
+def _with_bare_names(body: bytes, openmetrics: bool) -> bytes:
+    """The exposition with counters that have no `_total` under their own names, as they come through a Collector.
+
+    OpenMetrics knows no such counters: there they are of type unknown.
+    """
+    for name in _BARE_COUNTERS:
+        body = body.replace(name + b"_total", name)
+        if openmetrics:
+            body = body.replace(b"# TYPE " + name + b" counter\n", b"# TYPE " + name + b" unknown\n")
+    return body
 
 
 class TextExposition:
@@ -48,7 +65,8 @@ class TextExposition:
             kept = self._rendered.get(content_type)
             if kept is not None and self._now() - kept[0] < self._share_seconds:
                 return content_type, kept[1]
-            series = self._series.render(self._aggregated(), openmetrics="openmetrics" in content_type)
-            body = with_series(encode(self._registry), series)
+            openmetrics = "openmetrics" in content_type
+            series = self._series.render(self._aggregated(), openmetrics=openmetrics)
+            body = with_series(_with_bare_names(encode(self._registry), openmetrics), series)
             self._rendered = {content_type: (self._now(), body)}
         return content_type, body

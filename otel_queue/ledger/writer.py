@@ -70,6 +70,7 @@ class BufferedWriter:
         self._queue: deque[Record] = deque()
         self._lock = threading.Lock()
         self._wake = threading.Event()
+        self._hurry = threading.Event()  # somebody waits for the queue to be empty
         self._idle = threading.Condition(self._lock)
         self._closing = False
         self._thread: threading.Thread | None = None
@@ -93,6 +94,7 @@ class BufferedWriter:
     def flush(self, timeout_seconds: float) -> bool:
         """Waits until the queue is empty; False if it is not by then."""
         self._wake.set()
+        self._hurry.set()
         with self._idle:
             return self._idle.wait_for(lambda: not self._queue, timeout_seconds)
 
@@ -112,8 +114,11 @@ class BufferedWriter:
             if self._write_batch():
                 pause = _FIRST_PAUSE_SECONDS
             else:
-                time.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+                if self._hurry.wait(pause):
+                    self._hurry.clear()
+                    pause = _FIRST_PAUSE_SECONDS
+                else:
+                    pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
                 if self._closing:
                     return
 

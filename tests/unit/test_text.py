@@ -60,3 +60,12 @@ def test_scrapes_of_one_moment_share_the_rendered_text_per_format() -> None:
     assert text.render(OPENMETRICS)[0] != first[0]
     clock[0] = 1.5
     assert b"later" in text.render("")[1]
+
+
+def test_counters_without_total_keep_their_names_in_both_formats() -> None:
+    text = exposition(Family("convoy_ingest_success", [(("p", "http"), 2.0)], 0.0, "test"))
+    classic, openmetrics = text.render("")[1].decode(), text.render(OPENMETRICS)[1].decode()
+    for body, kind in ((classic, "counter"), (openmetrics, "unknown")):
+        assert f"# TYPE convoy_ingest_success {kind}" in body.splitlines()
+        assert 'convoy_ingest_success{project="p",source="http"} 2.0' in body.splitlines()
+        assert "convoy_ingest_success_total" not in body
