@@ -12,6 +12,7 @@ from otel_queue.cli.table import table
 _STATUS_OF_EVENTS: Final = "event"
 # A person waits longer for a first read of everything than a scrape does.
 _PATIENCE_SECONDS: Final = 60.0
+_NO_BUDGET: Final = 1 << 60
 
 
 def add_command(commands: Any) -> None:
@@ -31,6 +32,8 @@ def add_command(commands: Any) -> None:
         action.set_defaults(run=run)
         if name in ("show", "check", "estimate"):
             action.add_argument("--json", action="store_true", help="as JSON")
+        if name == "estimate":
+            action.add_argument("--keys", metavar="KEY,KEY", help="count series with only these attribute keys")
         if name not in ("init", "estimate"):
             action.add_argument("--project", help="only this project")
         if name in ("expire", "fold"):
@@ -132,20 +135,30 @@ def _close(options: argparse.Namespace, action: str, done: str) -> int:
 
 
 def _estimate(options: argparse.Namespace) -> int:
-    from otel_queue.ledger.families import ledger_families, series_count
+    from otel_queue.catalog import CATALOG
+    from otel_queue.export.instruments import allowed_keys
+    from otel_queue.export.series import narrowed
+    from otel_queue.ledger.families import ledger_families
 
-    snapshot = _snapshot(options)
-    config = settings_of(options)
-    limit = config.ledger.most_series
-    estimates = {
-        form: series_count(ledger_families(snapshot, lean=form == "lean", most_series=1 << 60).families)
-        for form in ("full", "lean")
-    }
-    names = list(dict.fromkeys(name for counts in estimates.values() for name in counts))
-    rows = [(name, estimates["full"].get(name), estimates["lean"].get(name)) for name in names]
+    config, snapshot = settings_of(options), _snapshot(options)
+    chosen = options.keys.replace(" ", "").split(",") if options.keys else None
+    counts: dict[str, dict[str, int]] = {}
+    for form in ("full", "lean"):
+        for family in ledger_families(snapshot, lean=form == "lean", most_series=_NO_BUDGET).families:
+            found = counts.setdefault(family.name, {})
+            found[form] = len(family.samples)
+            if form != config.ledger.labels:
+                continue
+            keys = CATALOG[family.name].keys
+            with_keys = allowed_keys(CATALOG[family.name], config.attributes)
+            if chosen is not None:
+                with_keys = tuple(key for key in keys if key in chosen)
+            found["chosen"] = len(narrowed(family, with_keys))
+    rows = [(name, found.get("full"), found.get("lean"), found.get("chosen")) for name, found in counts.items()]
     if options.json:
-        print(json.dumps([dict(zip(("metric", "full", "lean"), row, strict=True)) for row in rows], indent=2))
+        print(json.dumps([dict(zip(("metric", "full", "lean", "chosen"), row, strict=True)) for row in rows], indent=2))
         return 0
-    print(table(("METRIC", "SERIES full", "SERIES lean"), rows))
-    print(f"ledger.most_series = {limit}: beyond it the endpoints of a project add up under `other`")
+    heading = f"SERIES with {options.keys}" if chosen else "SERIES as configured"
+    print(table(("METRIC", "SERIES full", "SERIES lean", heading), rows))
+    print(f"ledger.most_series = {config.ledger.most_series} for one project and metric; beyond it endpoints add up")
     return 0

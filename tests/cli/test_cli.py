@@ -25,9 +25,7 @@ def test_inspect_prints_a_line_per_queue_under_headings_with_units(
     assert [row.split()[:2] for row in rows] == [["default", "3"], ["low", "3"]]
 
 
-def test_inspect_as_json_has_asynqs_fields_and_no_others(
-    redis_url: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_inspect_as_json_has_asynqs_fields_and_no_others(redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     AsynqWriter(redis_url).pending("default")
     assert main(["inspect", "--json", "--redis-url", redis_url]) == FINE
     [queue] = json.loads(capsys.readouterr().out)
@@ -135,7 +133,5 @@ def test_importing_the_package_loads_no_client_library_and_does_nothing() -> Non
 
 
 def test_the_module_runs_as_the_command_does() -> None:
-    ran = subprocess.run(
-        [sys.executable, "-m", "otel_queue", "--version"], capture_output=True, text=True, check=True
-    )
+    ran = subprocess.run([sys.executable, "-m", "otel_queue", "--version"], capture_output=True, text=True, check=True)
     assert ran.stdout.startswith("otel-queue ")

@@ -1,0 +1,96 @@
+import json
+import time
+
+import pytest
+import redis
+
+from otel_queue.cli import FINDING, FINE, UNREACHABLE, USAGE, main
+from otel_queue.config import RedisConfig
+from otel_queue.ledger.identity import day_of
+from otel_queue.ledger.store import LedgerStore
+from otel_queue.lifecycle import AttemptMade, DeliveryCreated, EventCreated, StatusSet
+from otel_queue.redis_client import connect
+from otel_queue.ulid import new_ulid
+
+
+@pytest.fixture
+def ledger(redis_url: str) -> str:
+    """A ledger that has begun, with three deliveries of two endpoints."""
+    now = time.time_ns() // 1000
+    records: list[EventCreated | DeliveryCreated | StatusSet | AttemptMade] = []
+    for number in range(3):
+        delivery = new_ulid()
+        endpoint = f"E{number % 2}"
+        records += [
+            EventCreated("P", new_ulid(), now, None),
+            DeliveryCreated("P", delivery, now, endpoint, "paid", None),
+            StatusSet("P", delivery, "Processing", now + 1),
+            AttemptMade("P", new_ulid(), now, endpoint, True, 200),
+        ]
+    LedgerStore(connect(RedisConfig(url=redis_url))).write(records, time.monotonic() + 10)
+    assert main(["ledger", "init", "--redis-url", redis_url]) == FINE
+    return redis_url
+
+
+def test_init_begins_a_ledger_once(redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ledger", "init", "--redis-url", redis_url]) == FINE
+    assert main(["ledger", "init", "--redis-url", redis_url]) == FINE
+    assert capsys.readouterr().out.splitlines() == ["the ledger begins now", "the ledger has begun already"]
+
+
+def test_a_ledger_without_its_birth_is_unknown_not_empty(redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ledger", "show", "--redis-url", redis_url]) == UNREACHABLE
+    assert "oq:birth is missing" in capsys.readouterr().err
+
+
+def test_show_has_a_line_per_project_and_day(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main(["ledger", "show", "--json", "--redis-url", ledger]) == FINE
+    day, attempts = json.loads(capsys.readouterr().out)
+    assert (day["project"], day["deliveries"], day["events"], day["processing"]) == ("P", 3, 3, 2)
+    assert (attempts["day"], attempts["attempts"]) == ("attempts", 3)
+
+
+def test_check_finds_a_wrong_count_and_repair_mends_it(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ledger", "check", "--redis-url", ledger]) == FINE
+    counts = f"oq:{{P}}:counts:{day_of(time.time_ns() // 1000)}"
+    with redis.Redis.from_url(ledger) as client:
+        client.hincrby(counts, next(iter(client.hgetall(counts))), 7)
+    assert main(["ledger", "check", "--redis-url", ledger]) == FINDING
+    assert main(["ledger", "repair", "--redis-url", ledger]) == FINE
+    capsys.readouterr()
+    assert main(["ledger", "check", "--redis-url", ledger]) == FINE
+    assert "every count is what its tracked ids add up to" in capsys.readouterr().out
+
+
+def test_expire_takes_days_out_and_refuses_what_is_no_day(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ledger", "expire", "--through", "yesterday", "--redis-url", ledger]) == USAGE
+    assert "must be YYYYMMDD" in capsys.readouterr().err
+    day = day_of(time.time_ns() // 1000)
+    assert main(["ledger", "expire", "--through", day, "--redis-url", ledger]) == FINE
+    assert capsys.readouterr().out == "P: 1 days expired\n"
+
+
+def test_fold_keeps_the_counts_under_the_settled_days(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
+    day = day_of(time.time_ns() // 1000)
+    assert main(["ledger", "fold", "--through", day, "--redis-url", ledger]) == FINE
+    capsys.readouterr()
+    assert main(["ledger", "show", "--json", "--redis-url", ledger]) == FINE
+    settled = {row["day"]: row["deliveries"] for row in json.loads(capsys.readouterr().out)}
+    assert settled == {"attempts": 0, "settled": 3}
+
+
+def test_estimate_says_what_a_set_of_keys_would_cost(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main(["ledger", "estimate", "--json", "--keys", "project,status", "--redis-url", ledger]) == FINE
+    rows = {row["metric"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["convoy_event_delivery_queue_total"]["full"] == 2
+    assert rows["convoy_event_delivery_queue_total"]["chosen"] == 1
+    assert rows["convoy_project_info"]["full"] is None
+    assert main(["ledger", "estimate", "--redis-url", ledger]) == FINE
+    assert "SERIES as configured" in capsys.readouterr().out
+
+
+def test_check_command_tells_a_ledger_that_was_never_begun(redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--redis-url", redis_url, "--ledger-enabled", "true"]) == FINDING
+    assert "FAIL  ledger:" in capsys.readouterr().out
