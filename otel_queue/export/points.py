@@ -39,8 +39,11 @@ class SeriesPoints:
         if not metrics or not data.resource_metrics:
             return data
         first, *others = data.resource_metrics
-        added = ScopeMetrics(scope=_SCOPE, metrics=metrics, schema_url="")
-        return MetricsData([replace(first, scope_metrics=[*first.scope_metrics, added]), *others])
+        # One entry per scope: the exporter's encoder keeps only the last of several that are equal.
+        own = [metric for each in first.scope_metrics if each.scope == _SCOPE for metric in each.metrics]
+        scopes = [each for each in first.scope_metrics if each.scope != _SCOPE]
+        scopes.append(ScopeMetrics(scope=_SCOPE, metrics=[*own, *metrics], schema_url=""))
+        return MetricsData([replace(first, scope_metrics=scopes), *others])
 
     def _metric(self, family: Family) -> Metric | None:
         row = CATALOG[family.name]

@@ -66,7 +66,8 @@ def _head(row: Row, openmetrics: bool) -> str:
     help_text = row.description.replace("\\", r"\\").replace("\n", r"\n")
     if openmetrics:
         help_text = help_text.replace('"', r"\"")
-    return f"# HELP {name} {help_text}\n# TYPE {name} {row.kind}\n"
+    unit = f"# UNIT {name} seconds\n" if openmetrics and row.unit == "s" else ""
+    return f"# HELP {name} {help_text}\n# TYPE {name} {row.kind}\n{unit}"
 
 
 def _prefix(name: str, keys: Sequence[str], values: LabelValues) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import _pytest.outcomes
 
-from tests.bench import inspector, package, recorder, scrape
+from tests.bench import export, inspector, ledger, package, recorder, scrape
 from tests.bench.result import Result
 
 BENCHES: dict[str, Callable[[str], Iterator[Result]]] = {
@@ -15,6 +15,11 @@ BENCHES: dict[str, Callable[[str], Iterator[Result]]] = {
     "scrape-queues": scrape.queues,
     "recorder-call": recorder.call,
     "handler-redis-down": recorder.handler_redis_down,
+    "ledger-write": ledger.write,
+    "ledger-read": ledger.read,
+    "ledger-memory": ledger.memory,
+    "scrape-50k": export.scrape,
+    "otlp-push-50k": export.push,
     "import-time": package.import_time,
     "help-time": package.help_time,
 }

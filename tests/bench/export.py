@@ -37,7 +37,7 @@ BUILD = CATALOG["otel_queue_build_info"]
 STATUSES = ("scheduled", "processing", "retry", "failure", "success")
 PROJECTS, ENDPOINTS = 20, 500
 SERIES = PROJECTS * ENDPOINTS * len(STATUSES)
-STOCK_ROUNDS, ROUNDS, PUSH_ROUNDS = 3, 9, 5
+STOCK_ROUNDS, ROUNDS, PUSH_ROUNDS = 3, 9, 4
 RESOURCE = Resource({"service.name": "bench"})
 
 

@@ -40,15 +40,11 @@ def _fill_queue(client: redis.Redis, queue: str, size: int) -> None:
     for task_id in ids:
         broker.enqueue(TaskMessage("email:send", id=f"{task_id}-p", queue=queue))
         broker.enqueue(TaskMessage("email:send", id=f"{task_id}-g", queue=queue, group_key=f"group {task_id}"))
-        broker.enqueue(
-            TaskMessage("email:send", id=f"{task_id}-s", queue=queue), process_at=now + FAR_AHEAD_SECONDS
-        )
+        broker.enqueue(TaskMessage("email:send", id=f"{task_id}-s", queue=queue), process_at=now + FAR_AHEAD_SECONDS)
     _add_sorted(client, queue, "retry", [f"{each}-r" for each in ids[:2]], now - 10)
     _add_sorted(client, queue, "archived", [f"{each}-a" for each in ids[:1]], now)
     _add_sorted(client, queue, "completed", [f"{each}-c" for each in ids], now + FAR_AHEAD_SECONDS)
-    _add_active(
-        client, queue, ["held", "late", "bare"], leases={"held": now + FAR_AHEAD_SECONDS, "late": now - 60}
-    )
+    _add_active(client, queue, ["held", "late", "bare"], leases={"held": now + FAR_AHEAD_SECONDS, "late": now - 60})
     day = time.strftime("%Y-%m-%d", time.gmtime(now))
     for name, count in ((keys.processed, 1_000 + size), (keys.failed, 10 + size)):
         client.set(name(queue), count)
@@ -96,8 +92,6 @@ def _register_server(client: redis.Redis) -> None:
 def _register_scheduler(client: redis.Redis) -> None:
     now = time.time()
     key = keys.scheduler("worker-1", 41, "77cc")
-    entry = SchedulerEntry(
-        "e1", "@every 5m", "report:build", next_enqueue_time=now - 20, prev_enqueue_time=now - 320
-    )
+    entry = SchedulerEntry("e1", "@every 5m", "report:build", next_enqueue_time=now - 20, prev_enqueue_time=now - 320)
     client.lpush(key, encode_scheduler_entry(entry))
     client.zadd(keys.SCHEDULERS, {key: now + FAR_AHEAD_SECONDS})
