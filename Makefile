@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# Tests wait for servers more than they compute.
+JOBS   ?= 3
 
-.PHONY: demo test check bench docs clean
+.PHONY: demo test check bench soak docs clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -16,7 +18,7 @@ demo: $(STAMP) ## embedded Redis, simulated Convoy workload, exporter on 127.0.0
 	@$(BIN)/otel-queue demo $(ARGS)
 
 test: $(STAMP) check ## lint, types, layers, docs, then every test that can run here
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -27,6 +29,9 @@ check: $(STAMP)
 
 bench: $(STAMP) ## one JSON object a line; make bench ONLY=inspector-wall runs one
 	@$(BIN)/python -m tests.bench $(ONLY)
+
+soak: $(STAMP) ## the ledger against an oracle: a million records through kills and cuts
+	@$(BIN)/python -m tests.soak $(or $(ARGS),exactness --records 1000000)
 
 docs: $(STAMP) ## regenerate what is generated
 	$(BIN)/python -m tests.docs_check --write
