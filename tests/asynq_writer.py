@@ -1,6 +1,7 @@
 """Writes just enough of asynq's layout for a test, straight into Redis."""
 
 import time
+from typing import Any
 
 import redis
 
@@ -22,6 +23,6 @@ class AsynqWriter:
             for number in range(count):
                 task_id = f"{queue}-{number}"
                 message = encode_task_message(TaskMessage(type="t", id=task_id, queue=queue))
-                values = {"msg": message, "state": "pending", "pending_since": str(since)}
+                values: dict[Any, Any] = {"msg": message, "state": "pending", "pending_since": str(since)}
                 self.redis.hset(keys.task(queue, task_id), mapping=values)
                 self.redis.lpush(keys.queue_key(queue, "pending"), task_id)

@@ -159,9 +159,7 @@ class App:
             own["Connection"] = "close"  # nobody reads what else the client has to say
         own |= response.headers or {}
         headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in own.items()]
-        await send(
-            {"type": "http.response.start", "status": response.status, "headers": [*headers, *self._headers]}
-        )
+        await send({"type": "http.response.start", "status": response.status, "headers": [*headers, *self._headers]})
         body = b"" if request.method == "HEAD" else response.body
         # In slices, each waiting for room: handed over whole, a body would lie in the transport's buffer once
         # more, and under TLS nobody would notice a client that takes nothing.

@@ -232,8 +232,7 @@ class _Reading:
         for user, hashed in value.items():
             if not isinstance(user, str) or not user or ":" in user:
                 self._fault(
-                    f"basic_auth_users: {_shown(user)} is not a user name;"
-                    " expected text in quotes, without a colon"
+                    f"basic_auth_users: {_shown(user)} is not a user name; expected text in quotes, without a colon"
                 )
             elif not isinstance(hashed, str) or not is_bcrypt_hash(hashed):
                 self._fault(

@@ -120,7 +120,7 @@ def assert_same_servers(lab: Lab) -> None:
             server.info.start_time,
             sorted(
                 (worker.task_id, worker.task_type, worker.task_payload, worker.queue)
-                for worker in server.active_workers
+                for worker in server.active_workers or ()
             ),
         )
         for server in lab.ours.servers()

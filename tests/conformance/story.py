@@ -42,9 +42,7 @@ class Story:
 
     def go_on(self, operations: int) -> None:
         """Carries out the next operations."""
-        for operation in self._random.choices(
-            list(self._operations), list(self._operations.values()), k=operations
-        ):
+        for operation in self._random.choices(list(self._operations), list(self._operations.values()), k=operations):
             operation()
 
     def _pick(self, items: tuple[T, ...] | list[T]) -> T:

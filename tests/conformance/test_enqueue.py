@@ -72,9 +72,7 @@ def test_the_bytes_of_a_message_are_those_of_the_wire_format(filled: Lab) -> Non
     ("page_size", "page", "expected"),
     [(2, 1, ["t1", "t2"]), (2, 2, ["t4", "nil1"]), (2, 3, []), (30, 1, ["t1", "t2", "t4", "nil1"])],
 )
-def test_pending_is_paged_from_the_next_to_run(
-    filled: Lab, page_size: int, page: int, expected: list[str]
-) -> None:
+def test_pending_is_paged_from_the_next_to_run(filled: Lab, page_size: int, page: int, expected: list[str]) -> None:
     assert assert_same_tasks(filled, "default", "pending", page_size=page_size, page=page) == expected
 
 

@@ -136,9 +136,7 @@ def test_a_lock_that_another_task_holds_is_not_released(client: RawRedis, broker
     assert client.get(LOCK) == b"t2"
 
 
-def test_only_a_days_first_count_sets_its_time_to_live(
-    client: RawRedis, broker: Broker, clock: SteppedClock
-) -> None:
+def test_only_a_days_first_count_sets_its_time_to_live(client: RawRedis, broker: Broker, clock: SteppedClock) -> None:
     for number in range(2):
         broker.enqueue(replace(TASK, id=f"t{number}"))
         broker.finish(dequeue(broker))

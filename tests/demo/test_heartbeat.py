@@ -30,9 +30,7 @@ def test_a_beat_names_server_and_workers_for_ten_seconds(client: RawRedis, broke
     info = client.get(server_key)
     assert info is not None
     assert decode_server_info(info) == SERVER
-    assert {key: decode_worker_info(value) for key, value in client.hgetall(workers_key).items()} == {
-        b"t1": WORKER
-    }
+    assert {key: decode_worker_info(value) for key, value in client.hgetall(workers_key).items()} == {b"t1": WORKER}
     assert 0 < client.ttl(server_key) <= 10
     assert 0 < client.ttl(workers_key) <= 10
 
@@ -50,9 +48,7 @@ def test_a_clean_shutdown_leaves_nothing(client: RawRedis, broker: Broker) -> No
     assert client.keys() == []
 
 
-def test_the_dead_are_purged_once_their_time_is_over(
-    client: RawRedis, broker: Broker, clock: SteppedClock
-) -> None:
+def test_the_dead_are_purged_once_their_time_is_over(client: RawRedis, broker: Broker, clock: SteppedClock) -> None:
     heartbeat.beat_server(broker, SERVER, [])
     clock.now += 10
     heartbeat.purge_dead(broker)

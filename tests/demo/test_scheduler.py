@@ -50,9 +50,7 @@ def test_nothing_is_known_of_a_scheduler_before_its_first_interval_is_over(
     assert entries(client)[1].enqueue_options == ('Queue("ScheduleQueue")',)
 
 
-def test_a_due_entry_is_enqueued_once_however_late_and_says_when_it_ran(
-    client: RawRedis, clock: SteppedClock
-) -> None:
+def test_a_due_entry_is_enqueued_once_however_late_and_says_when_it_ran(client: RawRedis, clock: SteppedClock) -> None:
     scheduler = Scheduler(Broker(client, clock), Random(1), "host", (MINUTELY, NIGHTLY))
     clock.now += 200
     scheduler.step()

@@ -123,9 +123,7 @@ def test_counters_never_fall_and_days_add_up_to_the_total(fake: RawRedis) -> Non
         assert sum(days) == number(fake, payloads.CREATE_EVENT_QUEUE, name)
 
 
-def test_accepted_events_are_either_processed_or_still_there(
-    fake: RawRedis, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_accepted_events_are_either_processed_or_still_there(fake: RawRedis, monkeypatch: pytest.MonkeyPatch) -> None:
     accepted: list[Convoy] = []
     accept = Convoy.accept_event
 

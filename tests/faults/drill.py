@@ -49,9 +49,7 @@ def is_down(scrape: Scrape, lane: str = "queue") -> bool:
 
 def shows(scrape: Scrape, queue: str = QUEUE) -> bool:
     """The queue's numbers are there, all of them and right."""
-    counts = {
-        state: scrape.value("asynq_tasks_enqueued_total", queue=queue, state=state) for state in TASKS_BY_STATE
-    }
+    counts = {state: scrape.value("asynq_tasks_enqueued_total", queue=queue, state=state) for state in TASKS_BY_STATE}
     return (
         counts == TASKS_BY_STATE
         and scrape.value("asynq_queue_size", queue=queue) == PENDING

@@ -60,8 +60,8 @@ METHODS: Final[tuple[Callable[[Inspector], object], ...]] = (
 
 # Each is an attribute's value of a metric, so there may not be any number of them.
 REASONS: Final = {
-    "auth", "permission", "connection", "timeout", "loading", "readonly", "out_of_memory", "wrong_type", "aborted", "moved",
-    "cluster_down", "master_down", "not_supported", "error_reply", "protocol", "bad_value", "undecodable",
+    "auth", "permission", "connection", "timeout", "loading", "readonly", "out_of_memory", "wrong_type", "aborted",
+    "moved", "cluster_down", "master_down", "not_supported", "error_reply", "protocol", "bad_value", "undecodable",
     "missing_task", "groups_capped", "no_pending_since", "negative_age", "queue_not_found",
 }  # fmt: skip
 
@@ -174,7 +174,7 @@ def test_one_spoiled_reply_never_takes_a_second_queue_with_it(reply: Any, place:
 
     inspector = Inspector(SpoiledReader(lambda whole: whole))
     whole = inspector.snapshot()
-    inspector._reader = SpoiledReader(spoil)
+    inspector._link = SpoiledReader(spoil)
     spoiled = checked(inspector)
     if spoiled is None or len(spoiled.queues) != len(whole.queues):
         assert place == 1  # the reply to SMEMBERS asynq:queues, after the one to TIME

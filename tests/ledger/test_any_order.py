@@ -43,34 +43,36 @@ LABELS: tuple[Label, ...] = (
     "x" * MOST_CHARACTERS, "é",
 )  # fmt: skip
 
-project = st.sampled_from(PROJECTS)
-some_id = st.sampled_from(IDS)
 label = st.sampled_from(LABELS)
 # Few different times, so that records often tie.
-time_us = st.integers(0, 5).map(lambda step: NOW_US - step * 1_000)
-creation = st.none() | st.integers(0, 3).map(lambda step: NOW_US - 7_200_000_000 + step)
-status = st.sampled_from([*STATUSES, "Success", "PROCESSING"])
+time_us = st.integers(0, 5).map(lambda step: NOW_US - step * 1_000_000)
+creation = st.none() | st.integers(0, 3).map(lambda step: NOW_US - 7_200_000_000 + step * 1_000_000)
+# Processing more often than others, since only then the creation time is to be seen.
+status = st.sampled_from([*STATUSES, "Success", "PROCESSING", *["processing"] * 8])
 
-record = st.one_of(
-    st.builds(EventCreated, project, some_id, time_us, label),
-    st.builds(DeliveryCreated, project, some_id, time_us, label, label, label, status, creation),
-    st.builds(StatusSet, project, some_id, status, time_us, label, label, label, creation),
-    st.builds(StatusSet, project, some_id, status, time_us),
-    # What one attempt was is told by one hook, so its labels follow from its id.
-    st.builds(
-        lambda project, text, time: AttemptMade(
-            project, text, time, LABELS[len(text) % len(LABELS)], text < "4", (200, "404 OK", None)[len(text) % 3]
+
+def record_of(project: str, text: str) -> st.SearchStrategy[Record]:
+    """Something that is told of this id."""
+    return st.one_of(
+        st.builds(EventCreated, st.just(project), st.just(text), time_us, label),
+        st.builds(DeliveryCreated, st.just(project), st.just(text), time_us, label, label, label, status, creation),
+        st.builds(StatusSet, st.just(project), st.just(text), status, time_us, label, label, label, creation),
+        # What one attempt was is told by one hook, so its labels follow from its id.
+        st.builds(
+            lambda at: AttemptMade(
+                project, text, at, LABELS[len(text) % len(LABELS)], text < "4", (200, "404 OK", None)[len(text) % 3]
+            ),
+            time_us,
         ),
-        project, some_id, time_us,
-    ),
-    st.builds(ProjectDescribed, project, time_us, *[st.sampled_from(["", "Name", "Näme", "N\0"])] * 3),
-)  # fmt: skip
+        st.builds(ProjectDescribed, st.just(project), time_us, *[st.sampled_from(["", "Name", "Näme", "N\0"])] * 3),
+    )
 
 
 @st.composite
 def told_twice(draw: st.DrawFn) -> tuple[list[Record], list[Record]]:
-    """Records, and the same in another order with some repeated."""
-    records = draw(st.lists(record, min_size=1, max_size=30))
+    """Records of a few ids, so that they meet; and the same in another order with some repeated."""
+    identities = draw(st.lists(st.tuples(st.sampled_from(PROJECTS), st.sampled_from(IDS)), min_size=1, max_size=2))
+    records = draw(st.lists(st.sampled_from(identities).flatmap(lambda of: record_of(*of)), min_size=1, max_size=30))
     again = records + draw(st.lists(st.sampled_from(records), max_size=10))
     return records, draw(st.permutations(again))
 
@@ -142,6 +144,31 @@ def test_writing_everything_again_changes_nothing_and_is_counted(redis_server: R
         assert (contents(client), client.zrange("oq:{p}:days", 0, -1, withscores=True)) == before
     [project] = ledger.snapshot().projects
     assert project.tallies == {"duplicate:event": 1, "duplicate:delivery": 2, "duplicate:attempt": 1}
+
+
+CREATION = {
+    "the earliest of what created records say": ([("c", 9), ("c", 30), ("s", 60)], 30),
+    "else the earliest of what others say": ([("s", 9), ("s", 40), ("c", None)], 40),
+    "else what the id says": ([("s", None), ("c", None)], 3_600),
+}
+
+
+@pytest.mark.parametrize("name", CREATION)
+def test_a_delivery_waits_since(ledger: Ledger, name: str) -> None:
+    told, seconds = CREATION[name]
+    kinds = {"c": DeliveryCreated, "s": StatusSet}
+    records = [
+        kinds[kind](
+            "p", IDS[0], time_us=NOW_US, status="processing", endpoint="E", source="S",
+            created_us=None if ago is None else NOW_US - ago * 1_000_000,
+        )
+        for kind, ago in told
+    ]  # fmt: skip
+    ledger.write(*records)
+    families, now = ledger.read()
+    [waited] = families["convoy_event_delivery_queue_backlog_seconds"].values()
+    assert round(waited - (now - NOW_US / 1e6)) == seconds
+    assert_same(families, expected(records, now))
 
 
 def test_an_attempt_told_twice_counts_once_with_what_was_told_first(ledger: Ledger) -> None:

@@ -12,9 +12,7 @@ from tests.server.conftest import Serve
 from tests.server.fake_exporter import BODY, OPEN_METRICS, TEXT, FakeExporter
 
 
-def test_the_accept_header_reaches_the_exporter_and_its_format_comes_back(
-    serve: Serve, exporter: FakeExporter
-) -> None:
+def test_the_accept_header_reaches_the_exporter_and_its_format_comes_back(serve: Serve, exporter: FakeExporter) -> None:
     accept = "application/openmetrics-text;version=1.0.0;q=0.75,text/plain;version=0.0.4;q=0.5"
     port = serve().port
 
@@ -32,9 +30,7 @@ def test_several_accept_lines_reach_the_exporter_as_one_list(serve: Serve, expor
     assert exporter.asked == [("a/b, c/d", None)]
 
 
-def test_without_an_accept_header_the_exporter_is_asked_for_its_default(
-    serve: Serve, exporter: FakeExporter
-) -> None:
+def test_without_an_accept_header_the_exporter_is_asked_for_its_default(serve: Serve, exporter: FakeExporter) -> None:
     reply = fetch(serve().port)
 
     assert exporter.asked == [("", None)]
@@ -73,9 +69,7 @@ def test_a_client_that_refuses_gzip_gets_the_text_as_it_is(serve: Serve) -> None
 def test_head_answers_with_the_headers_of_get_and_no_body(serve: Serve, path: str, encoding: str) -> None:
     port = serve(clock=lambda: 2000.0).port
 
-    got, head = (
-        fetch(port, path, method=method, headers={"Accept-Encoding": encoding}) for method in ("GET", "HEAD")
-    )
+    got, head = (fetch(port, path, method=method, headers={"Accept-Encoding": encoding}) for method in ("GET", "HEAD"))
 
     assert head.body == b""
     assert head.status == got.status
@@ -95,9 +89,7 @@ def test_the_scrape_timeout_reaches_the_exporter_with_a_margin_for_the_answer(
 
 
 @pytest.mark.parametrize("timeout", ["", "soon", "nan", "inf", "-1", "0", "1e3", "1_0", "10, 10"])
-def test_a_scrape_timeout_that_makes_no_sense_is_no_timeout(
-    serve: Serve, exporter: FakeExporter, timeout: str
-) -> None:
+def test_a_scrape_timeout_that_makes_no_sense_is_no_timeout(serve: Serve, exporter: FakeExporter, timeout: str) -> None:
     reply = fetch(serve().port, headers={"X-Prometheus-Scrape-Timeout-Seconds": timeout})
 
     assert reply.status == 200
@@ -188,9 +180,7 @@ def test_scrapes_that_hang_do_not_hold_up_health_readiness_or_the_landing_page(
     hanging.join(30)
 
 
-def test_a_scrape_whose_time_ran_out_before_its_turn_is_not_worked_on(
-    serve: Serve, exporter: FakeExporter
-) -> None:
+def test_a_scrape_whose_time_ran_out_before_its_turn_is_not_worked_on(serve: Serve, exporter: FakeExporter) -> None:
     a_microsecond = {"X-Prometheus-Scrape-Timeout-Seconds": "0.000001"}
 
     reply = fetch(serve().port, headers=a_microsecond)

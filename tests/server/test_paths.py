@@ -67,9 +67,7 @@ def test_an_absolute_form_without_a_path_is_the_landing_page(serve: Serve) -> No
 
 @pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz", "/"])
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH", "get"])
-def test_other_methods_are_told_which_are_allowed(
-    serve: Serve, exporter: FakeExporter, path: str, method: str
-) -> None:
+def test_other_methods_are_told_which_are_allowed(serve: Serve, exporter: FakeExporter, path: str, method: str) -> None:
     reply = talk(serve().port, request_line(f"{method} {path} HTTP/1.1".encode()))
 
     assert status_of(reply) == 405

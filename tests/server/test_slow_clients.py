@@ -143,9 +143,7 @@ def test_a_client_that_takes_nothing_does_not_hold_up_the_end(serve: Serve, expo
         b"GET /" + b"x" * 1_000_000,
     ],
 )
-def test_a_huge_head_is_refused_and_the_connection_closed(
-    serve: Serve, exporter: FakeExporter, head: bytes
-) -> None:
+def test_a_huge_head_is_refused_and_the_connection_closed(serve: Serve, exporter: FakeExporter, head: bytes) -> None:
     listener = serve()
 
     with connect(listener) as huge, contextlib.suppress(ConnectionError):

@@ -81,9 +81,7 @@ def test_a_client_that_does_not_trust_the_authority_gets_nothing(
     assert_refused(serve(ssl_context=make_config().context()).port, ssl.create_default_context(), exporter)
 
 
-def test_plain_http_to_a_tls_port_gets_nothing(
-    serve: Serve, exporter: FakeExporter, make_config: MakeConfig
-) -> None:
+def test_plain_http_to_a_tls_port_gets_nothing(serve: Serve, exporter: FakeExporter, make_config: MakeConfig) -> None:
     port = serve(ssl_context=make_config().context()).port
 
     with pytest.raises((OSError, http.client.HTTPException)):

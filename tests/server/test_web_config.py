@@ -42,9 +42,7 @@ def faults(folder: Path, text: str) -> list[str]:
 TLS = "tls_server_config:\n  cert_file: server.crt\n  key_file: server.key\n"
 
 
-@pytest.mark.parametrize(
-    "text", ["", "---\n", "{}", "tls_server_config: {}\nbasic_auth_users:\nhttp_server_config:\n"]
-)
+@pytest.mark.parametrize("text", ["", "---\n", "{}", "tls_server_config: {}\nbasic_auth_users:\nhttp_server_config:\n"])
 def test_a_file_without_settings_protects_nothing(tmp_path: Path, text: str) -> None:
     config = read(tmp_path, text)
 

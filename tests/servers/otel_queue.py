@@ -48,9 +48,7 @@ class ServeProcess:
         self.port = free_port()
         config_file = directory / "otel-queue.toml"
         config_file.write_text(config)
-        inherited = {
-            name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "OTEL_QUEUE_"))
-        }
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "OTEL_QUEUE_"))}
         self.process = ServerProcess(
             f"otel-queue-{self.port}",
             [
@@ -117,9 +115,7 @@ class ServeProcess:
 
 
 @contextlib.contextmanager
-def serve(
-    redis_url: str, *, config: str = "", environment: Mapping[str, str] | None = None
-) -> Iterator[ServeProcess]:
+def serve(redis_url: str, *, config: str = "", environment: Mapping[str, str] | None = None) -> Iterator[ServeProcess]:
     """`config` is the text of its --config file. No OTEL_* variable of the test's own environment reaches it."""
     with temporary_directory() as directory:
         server = ServeProcess(directory, redis_url, config, environment or {})

@@ -67,9 +67,7 @@ def find_tool(name: str) -> str:
 
 
 def _scrape_configs(targets: dict[str, Sequence[str]]) -> str:
-    jobs = [
-        {"job_name": job, "static_configs": [{"targets": list(addresses)}]} for job, addresses in targets.items()
-    ]
+    jobs = [{"job_name": job, "static_configs": [{"targets": list(addresses)}]} for job, addresses in targets.items()]
     return yaml.safe_dump({"scrape_configs": jobs})
 
 

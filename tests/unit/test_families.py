@@ -28,9 +28,7 @@ def samples(snapshot: Snapshot, *, convoy: bool = True) -> dict[str, dict[tuple[
 
 def test_every_field_of_a_queue_becomes_its_metric() -> None:
     found = samples(SNAPSHOT)
-    one = {
-        name: values[("CreateEventQueue",)] for name, values in found.items() if ("CreateEventQueue",) in values
-    }
+    one = {name: values[("CreateEventQueue",)] for name, values in found.items() if ("CreateEventQueue",) in values}
     assert one == {
         "asynq_queue_size": 28, "asynq_queue_latency_seconds": 1.5, "asynq_tasks_processed_total": 10,
         "asynq_tasks_failed_total": 11, "asynq_queue_paused_total": 1, "asynq_queue_groups": 1,

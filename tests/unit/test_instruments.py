@@ -34,9 +34,7 @@ def family(name: str, *samples: tuple[tuple[str, ...], float]) -> Family:
     return Family(name, samples, 0.0, "test")
 
 
-STATES = family(
-    "asynq_tasks_enqueued_total", (("a", "pending"), 1.0), (("a", "active"), 2.0), (("b", "pending"), 4.0)
-)
+STATES = family("asynq_tasks_enqueued_total", (("a", "pending"), 1.0), (("a", "active"), 2.0), (("b", "pending"), 4.0))
 
 
 def test_every_sample_is_a_point_with_the_keys_of_its_row() -> None:

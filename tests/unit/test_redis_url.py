@@ -7,9 +7,7 @@ from otel_queue.errors import ConfigError
 FORMS = {
     "redis://": RedisUrl("standalone", False, (("127.0.0.1", 6379),)),
     "redis://cache:7000/3": RedisUrl("standalone", False, (("cache", 7000),), database=3),
-    "rediss://u:p%40ss@cache": RedisUrl(
-        "standalone", True, (("cache", 6379),), username="u", password=Secret("p@ss")
-    ),
+    "rediss://u:p%40ss@cache": RedisUrl("standalone", True, (("cache", 6379),), username="u", password=Secret("p@ss")),
     "redis://:p@[::1]:6380/1": RedisUrl("standalone", False, (("::1", 6380),), database=1, password=Secret("p")),
     "unix:///run/redis.sock?db=2": RedisUrl("unix", False, path="/run/redis.sock", database=2),
     "redis-socket:///run/redis.sock": RedisUrl("unix", False, path="/run/redis.sock"),

@@ -12,9 +12,7 @@ OPENMETRICS = "application/openmetrics-text;version=1.0.0"
 NASTY = 'quote " backslash \\ newline \n \u00fc'
 
 
-def exposition(
-    *families: Family, share_seconds: float = 0.0, now: Callable[[], float] = lambda: 0.0
-) -> TextExposition:
+def exposition(*families: Family, share_seconds: float = 0.0, now: Callable[[], float] = lambda: 0.0) -> TextExposition:
     text = TextExposition(share_seconds=share_seconds, now=now)
     rows = [CATALOG[family.name] for family in families]
     meter_provider(rows, {family.name: family for family in families}.get, [text.reader], Resource({}), {})
