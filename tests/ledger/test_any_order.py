@@ -146,7 +146,7 @@ def test_writing_everything_again_changes_nothing_and_is_counted(redis_server: R
     assert project.tallies == {"duplicate:event": 1, "duplicate:delivery": 2, "duplicate:attempt": 1}
 
 
-CREATION = {
+CREATION: dict[str, tuple[list[tuple[str, int | None]], int]] = {
     "the earliest of what created records say": ([("c", 9), ("c", 30), ("s", 60)], 30),
     "else the earliest of what others say": ([("s", 9), ("s", 40), ("c", None)], 40),
     "else what the id says": ([("s", None), ("c", None)], 3_600),
