@@ -46,7 +46,7 @@ def build_asynq_peer() -> Path:
 
 
 def _build_directory() -> Path:
-    configured = os.environ.get("OTEL_QUEUE_TEST_CACHE")
+    configured = os.environ.get("TESTS_CACHE")
     return Path(configured) if configured else Path.home() / ".cache" / "otel-queue-tests"
 
 

@@ -5,11 +5,11 @@ from typing import NoReturn
 
 import pytest
 
-REQUIRE_ALL = "OTEL_QUEUE_REQUIRE_ALL"
+REQUIRE_ALL = "TESTS_REQUIRE_ALL"
 
 
 def missing(reason: str) -> NoReturn:
-    """Skip the test, or fail it where OTEL_QUEUE_REQUIRE_ALL=1 says that nothing may be missing."""
+    """Skip the test, or fail it where TESTS_REQUIRE_ALL=1 says that nothing may be missing."""
     if os.environ.get(REQUIRE_ALL) == "1":
         pytest.fail(f"{reason} ({REQUIRE_ALL}=1 forbids skipping)", pytrace=False)
     pytest.skip(reason)

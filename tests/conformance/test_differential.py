@@ -20,7 +20,7 @@ from tests.conformance.same import (
 )
 from tests.conformance.story import Story
 
-SEEDS = int(os.environ.get("OTEL_QUEUE_DIFF_SEEDS", "4"))
+SEEDS = int(os.environ.get("TESTS_DIFF_SEEDS", "4"))
 CHAPTERS = 6
 OPERATIONS_PER_CHAPTER = 60
 LISTED_STATES = ("pending", "active", "scheduled", "retry", "archived", "completed")

@@ -1,13 +1,13 @@
-"""How much is tried: a share that takes seconds, or with OTEL_QUEUE_FUZZ=full a million inputs in all."""
+"""How much is tried: a share that takes seconds, or with TESTS_FUZZ=full a million inputs in all."""
 
 import os
 import random
 from collections.abc import Iterator
 from typing import Final
 
-FULL: Final = os.environ.get("OTEL_QUEUE_FUZZ") == "full"
+FULL: Final = os.environ.get("TESTS_FUZZ") == "full"
 # Set to a printed seed to see a failure again.
-SEED_VARIABLE: Final = "OTEL_QUEUE_FUZZ_SEED"
+SEED_VARIABLE: Final = "TESTS_FUZZ_SEED"
 
 # Inputs of a full run, which are a million together; the normal run takes a fiftieth of each.
 MESSAGES: Final = 400_000

@@ -77,7 +77,7 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def _build_directory() -> Path:
-    configured = os.environ.get("OTEL_QUEUE_TEST_CACHE")
+    configured = os.environ.get("TESTS_CACHE")
     return Path(configured) if configured else Path.home() / ".cache" / "otel-queue-tests"
 
 

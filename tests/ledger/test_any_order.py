@@ -156,7 +156,7 @@ CREATION: dict[str, tuple[list[tuple[str, int | None]], int]] = {
 @pytest.mark.parametrize("name", CREATION)
 def test_a_delivery_waits_since(ledger: Ledger, name: str) -> None:
     told, seconds = CREATION[name]
-    kinds = {"c": DeliveryCreated, "s": StatusSet}
+    kinds: dict[str, type[DeliveryCreated | StatusSet]] = {"c": DeliveryCreated, "s": StatusSet}
     records = [
         kinds[kind](
             "p", IDS[0], time_us=NOW_US, status="processing", endpoint="E", source="S",

@@ -18,7 +18,7 @@ from tests.requirements_gate import missing
 from tests.servers.process import ServerProcess, free_port, temporary_directory
 
 SOURCES = Path(__file__).parent.parent / "collector"
-CACHE_VARIABLE = "OTEL_QUEUE_TEST_CACHE"
+CACHE_VARIABLE = "TESTS_CACHE"
 # What `go build` says when it is not the source that is at fault.
 UNREACHABLE = re.compile(
     r"dial tcp|no such host|i/o timeout|403 Forbidden|connection refused|lookup disabled|requires go >="
