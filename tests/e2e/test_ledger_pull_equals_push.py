@@ -125,7 +125,9 @@ def wait_until_equal(paths: Paths, protocol: str) -> None:
 
     def is_equal() -> bool:
         latest[:] = differences(paths, protocol)
-        return not latest and names(paths.pulled(protocol)) >= DOMAIN
+        # In one look: a scrape that comes too late on a busy machine makes all series absent for a moment.
+        complete = DOMAIN | {"asynq_queue_size"}
+        return not latest and names(paths.pulled(protocol)) >= complete and names(paths.pushed(protocol)) >= complete
 
     try:
         wait_until(is_equal, within=30, what="pull and push agree")
@@ -137,7 +139,6 @@ def wait_until_equal(paths: Paths, protocol: str) -> None:
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_the_ledgers_series_and_the_queues_are_the_same_pulled_and_pushed(paths: Paths, protocol: str) -> None:
     wait_until_equal(paths, protocol)
-    assert names(paths.pushed(protocol)) >= DOMAIN | {"asynq_queue_size"}
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
