@@ -1,5 +1,7 @@
 """Script calls to Redis and back: one exchange for any number of records."""
 
+# A socket's host is encoded with it. A thread that imports it at the moment of a fork leaves the child without it.
+import encodings.idna  # noqa: F401
 from collections.abc import Iterable, Iterator, Sequence
 from functools import reduce
 from itertools import islice
@@ -84,6 +86,9 @@ class LedgerStore:
                 yield answer[-1]
         except ReadError as error:
             raise WriteError(error.reason, str(error)) from error
+        except Exception as error:
+            # Not the records' fault, which are encoded by now: they are to be kept.
+            raise WriteError("internal", f"{type(error).__name__}: {error}") from error
 
 
 def _next_share(remaining: Iterator[Call]) -> list[Call]:

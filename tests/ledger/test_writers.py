@@ -227,6 +227,7 @@ def run(program: str, url: str, interval: float) -> str:
         cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
     return done.stdout
 
 
