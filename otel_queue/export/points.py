@@ -1,10 +1,11 @@
-"""Families that are aggregated already, as OTLP points beside those that the SDK collected, by its public types."""
+"""Families that are aggregated already, as OTLP points beside those that the SDK collected, as its public types."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, NamedTuple, cast
 
+from opentelemetry.sdk.metrics import Exemplar
 from opentelemetry.sdk.metrics.export import (
     AggregationTemporality,
     Gauge,
@@ -23,6 +24,16 @@ from otel_queue.samples import Family, LabelValues
 from otel_queue.version import __version__
 
 _SCOPE: Final = InstrumentationScope(SCOPE, __version__)
+
+
+class _Point(NamedTuple):
+    """What an exporter reads of a NumberDataPoint, which as a frozen dataclass takes three times as long to make."""
+
+    attributes: Mapping[str, str]
+    start_time_unix_nano: int
+    time_unix_nano: int
+    value: float
+    exemplars: Sequence[Exemplar] = ()
 
 
 class SeriesPoints:
@@ -58,9 +69,10 @@ class SeriesPoints:
         points = []
         for values, value in samples:
             attributes = living[values] = known.get(values) or dict(zip(keys, values, strict=True))
-            points.append(NumberDataPoint(attributes, start_ns, now_ns, float(value)))
+            points.append(_Point(attributes, start_ns, now_ns, float(value)))
         self._attributes[family.name] = living
-        data: Gauge | Sum = Gauge(points)
+        as_points = cast(Sequence[NumberDataPoint], points)
+        data: Gauge | Sum = Gauge(as_points)
         if row.kind == "counter":
-            data = Sum(points, AggregationTemporality.CUMULATIVE, is_monotonic=True)
+            data = Sum(as_points, AggregationTemporality.CUMULATIVE, is_monotonic=True)
         return Metric(row.name, row.description, row.unit, data)
