@@ -16,7 +16,7 @@ class ConfigError(OtelQueueError):
 
 
 class ReadError(OtelQueueError):
-    """Redis could not be read.
+    """Redis, or the database, could not be read.
 
     `reason` is one word from a bounded set (see `otel_queue.redis_client`), fit to be a metric's attribute.
     """

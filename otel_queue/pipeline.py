@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Final
 
 from otel_queue.asynq.families import memory_families, snapshot_families, task_type_families
@@ -13,6 +14,7 @@ from otel_queue.catalog import exported_by
 from otel_queue.config import (
     Config,
     QueueConfig,
+    Secret,
     export_interval_seconds,
     otlp_protocol,
     otlp_wanted,
@@ -38,6 +40,8 @@ from otel_queue.version import __version__
 _SERVICE_NAME: Final = "otel-queue"
 # A slow lane's values outlive this many of its own intervals.
 _SLOW_LANE_INTERVALS: Final = 3
+# How often `serve` looks whether there is a new generation of the database's numbers.
+_POSTGRES_LOOK_SECONDS: Final = 5.0
 # How often `serve` looks for days to expire; every replica may, since a day expires once.
 _RETENTION_SECONDS: Final = 3600.0
 # Aggregated when they are read: they go to the readers beside the SDK's instruments.
@@ -55,6 +59,8 @@ class Pipeline:
         self._config = config
         self._started_at = time.time()
         self._redis = str(config.redis.location)
+        ledger = str(config.ledger_redis.location)
+        self._sources = {"ledger": ledger, "retention": ledger, "postgres": "PostgreSQL"}
         self._lanes, self._slow_lanes = _lanes(config), _slow_lanes(config)
         self._probe = _inspector(config)
         self._collected = threading.local()
@@ -96,11 +102,10 @@ class Pipeline:
 
     def status(self) -> Status:
         """How the lanes are doing, from memory alone."""
-        ledger = str(self._config.ledger_redis.location)
         lanes = [
             LaneStatus(
                 state.name,
-                ledger if state.name == "ledger" else self._redis,
+                self._sources.get(state.name, self._redis),
                 state.up,
                 state.age_seconds,
                 state.last_error,
@@ -208,16 +213,49 @@ def _slow_lanes(config: Config) -> list[Lane]:
     ]
     if config.ledger.enabled and config.ledger.retention_days:
         slow.append(("retention", _RETENTION_SECONDS, _retention_collector(config)))
+    if config.postgres.dsn is not None and not config.ledger.enabled:
+        slow.append(("postgres", _POSTGRES_LOOK_SECONDS, _postgres_collector(config, config.postgres.dsn)))
     return [
         Lane(
             name,
             collect,
             min_interval_seconds=interval,
-            max_staleness_seconds=_SLOW_LANE_INTERVALS * interval + queue.max_staleness_seconds,
+            max_staleness_seconds=_staleness(name, interval, config),
         )
         for name, interval, collect in slow
         if interval > 0
     ]
+
+
+def _staleness(name: str, interval: float, config: Config) -> float:
+    """How long a slow lane's values hold: some of its own intervals, and the time that a collection may take."""
+    if name == "postgres":
+        postgres = config.postgres
+        # The source itself leaves out what is older than three of its intervals.
+        return _SLOW_LANE_INTERVALS * postgres.interval_seconds + 5 * postgres.statement_timeout_seconds
+    return _SLOW_LANE_INTERVALS * interval + config.queue.max_staleness_seconds
+
+
+def _postgres_collector(config: Config, dsn: Secret) -> Callable[[], Collected]:
+    from otel_queue.postgres.source import PostgresSource  # psycopg is an extra
+
+    postgres = config.postgres
+    source = PostgresSource(
+        dsn,
+        connect(config.ledger_redis),
+        namespace=config.ledger.namespace,
+        parity=postgres.parity,
+        use_snapshot_tables=postgres.use_snapshot_tables,
+        interval_seconds=postgres.interval_seconds,
+        statement_timeout_seconds=postgres.statement_timeout_seconds,
+    )
+
+    def collect() -> Collected:
+        collected = source.collect()
+        oldest = min((family.time for family in collected.families), default=time.time())
+        return replace(collected, age_seconds=max(time.time() - oldest, 0.0))
+
+    return collect
 
 
 def _snapshot_collector(inspector: Inspector, queue: QueueConfig) -> Callable[[], Collected]:

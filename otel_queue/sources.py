@@ -17,10 +17,14 @@ _log: Final = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What one collection found, and what it could not read (reason -> count)."""
+    """What one collection found, and what it could not read (reason -> count).
+
+    `age_seconds` is how old the values were already, where the source keeps them itself.
+    """
 
     families: list[Family]
     failures: Mapping[str, int] = field(default_factory=dict)
+    age_seconds: float = 0.0
 
 
 class Lane:
@@ -123,7 +127,8 @@ class Lane:
                 self._families = {family.name: family for family in collected.families}
                 self._errors.update(collected.failures)
                 # The age counts from before the reading: the values are at least this old.
-                self._succeeded, self._last_success = started, self._now() - (ended - started)
+                self._succeeded = started - collected.age_seconds
+                self._last_success = self._now() - (ended - self._succeeded)
                 changed, self._up = self._up is not True, True
             else:
                 reason = error.reason if isinstance(error, ReadError | WriteError) else "internal"

@@ -22,7 +22,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--for", dest="seconds", type=float, metavar="SECONDS", help="end by itself")
     parser.add_argument("--rate", type=float, default=5.0, metavar="EVENTS", help="events per second; default 5")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the simulation; default 1")
-    add_settings(parser, ("redis", "queue", "ledger", "server", "otlp"))
+    add_settings(parser, ("redis", "queue", "ledger", "postgres", "server", "otlp"))
     parser.set_defaults(run=_run)
 
 

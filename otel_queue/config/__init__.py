@@ -8,11 +8,21 @@ from otel_queue.config.load import (
     parse_listen,
 )
 from otel_queue.config.secret import Secret
-from otel_queue.config.settings import Config, OtlpConfig, QueueConfig, RedisConfig, ServerConfig
+from otel_queue.config.settings import (
+    Config,
+    LedgerConfig,
+    OtlpConfig,
+    PostgresConfig,
+    QueueConfig,
+    RedisConfig,
+    ServerConfig,
+)
 
 __all__ = [
     "Config",
+    "LedgerConfig",
     "OtlpConfig",
+    "PostgresConfig",
     "QueueConfig",
     "RedisConfig",
     "Secret",

@@ -227,6 +227,8 @@ def _check(config: Config, environment: Mapping[str, str]) -> list[str]:
             faults.append("redis.tls_ca_file: the URL does not use TLS; use rediss://")
     except ConfigError as error:
         faults.extend(error.faults)
+    if config.postgres.parity not in ("corrected", "legacy"):
+        faults.append(f"postgres.parity: must be corrected or legacy, not {config.postgres.parity!r}")
     if config.ledger.url is not None:
         try:
             parse_redis_url(config.ledger.url)

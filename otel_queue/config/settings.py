@@ -98,6 +98,19 @@ class LedgerConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class PostgresConfig:
+    """[postgres]: the domain lane from the gateway's database, while there is no ledger yet."""
+
+    dsn: Secret | None = setting(None, "libpq connection string; read when the ledger is not enabled", flag=False)
+    interval_seconds: float = setting(60.0, "how often one of the exporters reads the database", minimum=1.0)
+    statement_timeout_seconds: float = setting(60.0, "limit for one statement", minimum=0.1)
+    parity: str = setting("corrected", "corrected, or legacy for the numbers of the gateway's own exporter")
+    use_snapshot_tables: bool = setting(
+        False, "read the tables in which the gateway keeps its legacy numbers, instead of counting"
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class ServerConfig:
     """[server]: the HTTP side."""
 
@@ -125,6 +138,7 @@ class Config:
     redis: RedisConfig = RedisConfig()
     queue: QueueConfig = QueueConfig()
     ledger: LedgerConfig = LedgerConfig()
+    postgres: PostgresConfig = PostgresConfig()
     server: ServerConfig = ServerConfig()
     otlp: OtlpConfig = OtlpConfig()
     attributes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -141,6 +155,7 @@ SECTIONS: Final[Mapping[str, type]] = {
     "redis": RedisConfig,
     "queue": QueueConfig,
     "ledger": LedgerConfig,
+    "postgres": PostgresConfig,
     "server": ServerConfig,
     "otlp": OtlpConfig,
 }

@@ -1,0 +1,152 @@
+"""The database as this package uses it: one read-only transaction on a connection of its own, bounded in time."""
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from functools import cache
+from importlib import resources
+from typing import Any, Final, LiteralString
+
+from otel_queue.errors import ReadError
+from otel_queue.postgres.driver import psycopg
+from otel_queue.postgres.dsn import Dsn
+from otel_queue.postgres.reasons import as_read_error
+
+APPLICATION_NAME: Final = "otel-queue"
+CONNECT_TIMEOUT_SECONDS: Final = 5.0
+# What the server may take beyond its own timeout before we hang up.
+GRACE_SECONDS: Final = 5.0
+# Between two statements only the lease is renewed: a process that stops there must not hold up vacuum for long.
+IDLE_SECONDS: Final = 30.0
+
+Row = tuple[Any, ...]
+
+_LIMITS: Final = """
+SELECT
+    set_config('statement_timeout', %(statement)s, true),
+    set_config('idle_in_transaction_session_timeout', %(idle)s, true)
+"""
+
+
+@cache
+def statement(name: str) -> LiteralString:
+    """The SQL in NAME.sql beside this file."""
+    return (resources.files(__package__) / f"{name}.sql").read_text(encoding="utf-8")
+
+
+class Database:
+    """Opens a connection per transaction, so that a failover, a new password and a pooler are nothing special."""
+
+    def __init__(
+        self, dsn: Dsn, *, statement_timeout_seconds: float, connect_timeout_seconds: float = CONNECT_TIMEOUT_SECONDS
+    ) -> None:
+        self._dsn = dsn
+        self._statement_timeout = statement_timeout_seconds
+        self._connect_timeout = connect_timeout_seconds
+
+    def __str__(self) -> str:
+        return str(self._dsn)
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator["Reading"]:
+        """A REPEATABLE READ, READ ONLY transaction: all its statements see one state. Raises ReadError."""
+        connection = self._connect()
+        try:
+            connection.read_only = True
+            connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            connection.prepare_threshold = None  # prepared statements do not outlive a transaction at a pooler
+            reading = Reading(connection, self._dsn, self._statement_timeout)
+            reading.begin()
+            yield reading
+        finally:
+            connection.close()  # nothing was written: the transaction just ends
+
+    def _connect(self) -> "psycopg.Connection[Row]":
+        options: dict[str, Any] = self._dsn.parameters | {
+            "application_name": APPLICATION_NAME,
+            "client_encoding": "utf-8",
+            "connect_timeout": max(2, round(self._connect_timeout)),
+        }
+        try:
+            return psycopg.connect("", **options)
+        except (psycopg.Error, UnicodeError) as error:
+            failed = as_read_error(self._dsn, error)
+        raise failed  # outside: the driver's error and what it quotes do not travel along
+
+
+class Reading:
+    """A transaction in progress. `began` is its start in `time.monotonic` seconds."""
+
+    def __init__(self, connection: "psycopg.Connection[Row]", dsn: Dsn, statement_timeout_seconds: float) -> None:
+        self._connection = connection
+        self._dsn = dsn
+        self._timeout = statement_timeout_seconds
+        self.began = 0.0
+
+    def begin(self) -> None:
+        """Sets the limits; the transaction's now() is from here."""
+        self.began = time.monotonic()
+        with self._limited():  # begins the transaction that later statements have a savepoint in
+            limits = {"statement": self._timeout, "idle": IDLE_SECONDS}
+            self._connection.execute(_LIMITS, {name: str(round(limit * 1000)) for name, limit in limits.items()})
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether more can be read."""
+        return not self._connection.closed
+
+    def rows(self, name: str) -> list[Row]:
+        """All rows of the statement in NAME.sql.
+
+        Raises ReadError; unless the connection is lost the transaction goes on as if it had not been asked.
+        """
+        with self._limited(), self._connection.transaction():
+            return self._connection.execute(statement(name)).fetchall()
+
+    @contextlib.contextmanager
+    def _limited(self) -> Iterator[None]:
+        """Hangs up when the block takes too long, and raises what it ends with as ReadError."""
+        limit = self._timeout + GRACE_SECONDS
+        if not self.is_alive:
+            raise ReadError("connection", f"{self._dsn}: the connection was lost")
+        hang_up = _HangUp(self._connection.fileno(), limit)
+        try:
+            with hang_up:
+                yield
+            return
+        except (psycopg.Error, UnicodeError) as error:
+            failed = as_read_error(self._dsn, error)
+        if hang_up.happened:
+            failed = ReadError("timeout", f"{self._dsn}: no answer within {limit:g} s")
+        raise failed
+
+
+class _HangUp:
+    """Ends a socket that a block uses for longer than it may: a server that hangs keeps no timeout of its own."""
+
+    def __init__(self, descriptor: int, seconds: float) -> None:
+        self._descriptor = descriptor
+        self._timer = threading.Timer(seconds, self._act)
+        self._timer.daemon = True
+        self._lock = threading.Lock()
+        self._over = False
+        self.happened = False
+
+    def __enter__(self) -> None:
+        self._timer.start()
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:  # from here on the descriptor may be another's
+            self._over = True
+        self._timer.cancel()
+
+    def _act(self) -> None:
+        with self._lock:
+            if self._over:
+                return
+            self.happened = True
+            with socket.socket(fileno=os.dup(self._descriptor)) as own, contextlib.suppress(OSError):
+                own.shutdown(socket.SHUT_RDWR)
