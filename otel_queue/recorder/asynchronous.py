@@ -1,9 +1,10 @@
 """The recorder for coroutines: a writer that waits does so beside the event loop."""
 
 import asyncio
+import contextvars
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from otel_queue.recorder.group import Group, current_group
@@ -43,7 +44,9 @@ class AsynchronousRecorder:
             current_group.reset(token)
             if self._waits:
                 # Shielded: the records of a task that is cancelled now are written all the same.
-                await asyncio.shield(asyncio.to_thread(group.commit))
+                # A future, not a task: it is handed to its thread at once, and a loop that ends cancels tasks only.
+                commit = partial(contextvars.copy_context().run, group.commit)
+                await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, commit))
             else:
                 group.commit()
 

@@ -94,6 +94,7 @@ def test_secrets_have_no_flag_since_a_command_line_is_public() -> None:
     assert [item.path for item in all_settings() if item.flag is None] == [
         "redis.password",
         "redis.sentinel_password",
+        "postgres.dsn",
     ]
 
 
