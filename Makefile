@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 # Tests wait for servers more than they compute.
 JOBS   ?= 3
 
-.PHONY: demo test check bench soak docs clean
+.PHONY: demo test check bench soak programs docs clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -32,6 +32,9 @@ bench: $(STAMP) ## one JSON object a line; make bench ONLY=inspector-wall runs o
 
 soak: $(STAMP) ## the ledger against an oracle: a million records through kills and cuts
 	@$(BIN)/python -m tests.soak $(or $(ARGS),exactness --records 1000000)
+
+programs: $(STAMP) ## the Go programs that tests need, built beforehand; minutes the first time
+	$(BIN)/python -m tests.go_program
 
 docs: $(STAMP) ## regenerate what is generated
 	$(BIN)/python -m tests.docs_check --write

@@ -1,72 +1,18 @@
 """The real Go asynq, driven over a pipe: the program in peer_go/, built once per version of its sources."""
 
 import base64
-import functools
-import hashlib
 import json
-import os
-import shutil
 import subprocess
-import tempfile
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self
 
-from tests.requirements_gate import missing
+from tests.go_program import ASYNQ_PEER, build_go_program
 
-SOURCES: Final = Path(__file__).parent / "peer_go"
-BUILD_TIMEOUT_SECONDS = 300.0
 STOP_TIMEOUT_SECONDS = 20.0
 
 
 class AsynqError(Exception):
     """What asynq answered instead of a result: its own text, or `panic: ...`."""
-
-
-@functools.cache
-def build_asynq_peer() -> Path:
-    """The built program. A test that asks for it is skipped where there is no Go or no way to its modules."""
-    program = _build_directory() / f"asynqpeer-{_sources_hash()}"
-    if program.exists():
-        return program
-    go = shutil.which("go")
-    if go is None:
-        missing("no go on PATH: the real asynq cannot be built")
-    download = _run_go(go, "mod", "download")
-    if download.returncode:
-        missing(f"asynq's Go modules cannot be downloaded: {download.stderr.strip()[-500:]}")
-    program.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=program.parent) as scratch:
-        built = Path(scratch) / program.name
-        build = _run_go(go, "build", "-p", "2", "-trimpath", "-o", str(built), ".")
-        if build.returncode:
-            raise RuntimeError(f"go build failed in {SOURCES}:\n{build.stderr}")
-        built.replace(program)
-    return program
-
-
-def _build_directory() -> Path:
-    configured = os.environ.get("TESTS_CACHE")
-    return Path(configured) if configured else Path.home() / ".cache" / "otel-queue-tests"
-
-
-def _sources_hash() -> str:
-    digest = hashlib.sha256()
-    for source in sorted(SOURCES.iterdir()):
-        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
-    return digest.hexdigest()[:16]
-
-
-def _run_go(go: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [go, *arguments],
-        cwd=SOURCES,
-        env=os.environ | {"GOFLAGS": "-mod=readonly"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=BUILD_TIMEOUT_SECONDS,
-    )
 
 
 class AsynqPeer:
@@ -77,7 +23,7 @@ class AsynqPeer:
     """
 
     def __init__(self, redis_url: str) -> None:
-        self._arguments = [str(build_asynq_peer()), "--redis", redis_url]
+        self._arguments = [str(build_go_program(ASYNQ_PEER)), "--redis", redis_url]
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.collector import build_collector, validate
+from tests.go_program import COLLECTOR, build_go_program
+from tests.servers.collector import validate
 from tests.servers.prometheus import find_tool
 
 CONFIGS = Path(__file__).parents[2] / "collector-config"
@@ -28,7 +29,7 @@ def test_the_collector_would_refuse_a_naming_rule_it_does_not_know(tmp_path: Pat
 
 def test_the_gateway_listens_on_loopback_only_unless_told_otherwise() -> None:
     shown = subprocess.run(
-        [build_collector(), "print-config", f"--config={CONFIGS / 'gateway.yaml'}"],
+        [build_go_program(COLLECTOR), "print-config", f"--config={CONFIGS / 'gateway.yaml'}"],
         capture_output=True,
         text=True,
         check=True,

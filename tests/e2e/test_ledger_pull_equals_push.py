@@ -28,7 +28,8 @@ from tests.e2e.test_pull_equals_push import (
     names,
     service_name,
 )
-from tests.servers.collector import build_collector, collector
+from tests.go_program import COLLECTOR, build_go_program
+from tests.servers.collector import collector
 from tests.servers.otel_queue import serve
 from tests.servers.process import wait_until
 from tests.servers.prometheus import Series, prometheus_server
@@ -70,7 +71,7 @@ def story() -> Iterator[Record]:
 
 @pytest.fixture(scope="module")
 def paths() -> Iterator[Paths]:
-    build_collector()
+    build_go_program(COLLECTOR)
     with contextlib.ExitStack() as stack:
         redis = stack.enter_context(redis_server())
         with redis.client() as client:

@@ -13,7 +13,8 @@ from otel_queue.catalog import exported_by
 from otel_queue.demo.broker import Broker
 from otel_queue.version import __version__
 from tests.e2e.lively_redis import fill
-from tests.servers.collector import build_collector, collector
+from tests.go_program import COLLECTOR, build_go_program
+from tests.servers.collector import collector
 from tests.servers.otel_queue import ServeProcess, serve
 from tests.servers.process import wait_until
 from tests.servers.prometheus import MetricMetadata, PrometheusServer, Series, prometheus_server
@@ -69,7 +70,7 @@ def service_name(protocol: str) -> str:
 
 @pytest.fixture(scope="module")
 def paths() -> Iterator[Paths]:
-    build_collector()
+    build_go_program(COLLECTOR)
     with contextlib.ExitStack() as stack:
         redis = stack.enter_context(redis_server())
         with redis.client() as client:

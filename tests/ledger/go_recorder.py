@@ -1,14 +1,8 @@
 """The Go recorder, as a program: examples/go-worker, built once per version of its sources."""
 
-import functools
-import hashlib
 import json
-import os
-import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, Final
 
 from otel_queue.lifecycle import (
@@ -21,10 +15,8 @@ from otel_queue.lifecycle import (
     Record,
     StatusSet,
 )
-from tests.requirements_gate import missing
+from tests.go_program import GO_WORKER, build_go_program
 
-SOURCES: Final = Path(__file__).parents[2] / "examples" / "go-worker"
-BUILD_TIMEOUT_SECONDS: Final = 300.0
 RUN_TIMEOUT_SECONDS: Final = 60.0
 
 _KINDS: Final = {
@@ -37,57 +29,6 @@ _KINDS: Final = {
 }
 
 
-@functools.cache
-def build_go_worker() -> Path:
-    """The built program. A test that asks for it is skipped where there is no Go or no way to its modules."""
-    program = _build_directory() / f"go-worker-{_sources_hash()}"
-    if program.exists():
-        return program
-    program.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=program.parent) as scratch:
-        built = Path(scratch) / program.name
-        build = run_go("build", "-p", "2", "-trimpath", "-o", str(built), ".")
-        if build.returncode:
-            raise RuntimeError(f"go build failed in {SOURCES}:\n{build.stderr}")
-        built.replace(program)
-    return program
-
-
-def run_go(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """One command of Go in the worker's module."""
-    go = shutil.which("go")
-    if go is None:
-        missing("no go on PATH: the Go recorder cannot be built")
-    download = _run([go, "mod", "download"])
-    if download.returncode:
-        missing(f"the Go recorder's modules cannot be downloaded: {download.stderr.strip()[-500:]}")
-    return _run([go, *arguments])
-
-
-def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command,
-        cwd=SOURCES,
-        env=os.environ | {"GOFLAGS": "-mod=readonly"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=BUILD_TIMEOUT_SECONDS,
-    )
-
-
-def _build_directory() -> Path:
-    configured = os.environ.get("TESTS_CACHE")
-    return Path(configured) if configured else Path.home() / ".cache" / "otel-queue-tests"
-
-
-def _sources_hash() -> str:
-    digest = hashlib.sha256()
-    for source in sorted(path for path in SOURCES.rglob("*") if path.is_file()):
-        digest.update(str(source.relative_to(SOURCES)).encode() + b"\0" + source.read_bytes() + b"\0")
-    return digest.hexdigest()[:16]
-
-
 def start_replay(ledger_url: str, *options: str) -> subprocess.Popen[str]:
     """The program, reading records from its input; it ends with its input."""
     return _start("-replay", "-ledger", ledger_url, *options)
@@ -95,7 +36,7 @@ def start_replay(ledger_url: str, *options: str) -> subprocess.Popen[str]:
 
 def _start(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [build_go_worker(), *arguments],
+        [build_go_program(GO_WORKER), *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -14,12 +14,11 @@ from otel_queue.ledger.scripts import script
 from otel_queue.ledger.store import LedgerStore, Written
 from otel_queue.lifecycle import UNTOLD, AttemptMade, DeliveryCreated, EventCreated, Record, StatusSet
 from otel_queue.redis_client import connect
+from tests.go_program import GO_WORKER, run_go
 from tests.ledger.go_recorder import (
-    SOURCES,
     line_of,
     replay,
     replay_lines,
-    run_go,
     start_replay,
     stats_of,
     work,
@@ -85,8 +84,8 @@ def _expiry(client: Any, key: bytes) -> int:
 
 
 def test_its_scripts_are_copies_to_the_byte() -> None:
-    folder = SOURCES.parents[1] / "otel_queue" / "ledger"
-    for copy in sorted((SOURCES / "recorder" / "lua").iterdir()):
+    folder = GO_WORKER.parents[1] / "otel_queue" / "ledger"
+    for copy in sorted((GO_WORKER / "recorder" / "lua").iterdir()):
         assert copy.read_bytes() == (folder / copy.name).read_bytes(), f"copy {folder / copy.name} to {copy}"
 
 
@@ -244,7 +243,7 @@ def test_the_worker_describes_its_project(worked: Any) -> None:
 
 
 def test_the_recorders_own_go_tests_pass() -> None:
-    tested = run_go("test", "-p", "2", "./...")
+    tested = run_go(GO_WORKER, "test", "-p", "2", "./...")
     assert tested.returncode == 0, tested.stdout + tested.stderr
 
 

@@ -1,69 +1,14 @@
-"""An OpenTelemetry Collector, built from tests/collector.
-
-`python -m tests.servers.collector` builds it beforehand, which takes minutes the first time.
-"""
+"""An OpenTelemetry Collector, built from tests/collector."""
 
 import contextlib
-import fcntl
-import hashlib
 import os
-import re
-import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.requirements_gate import missing
+from tests.go_program import COLLECTOR, build_go_program
 from tests.servers.process import ServerProcess, free_port, temporary_directory
-
-SOURCES = Path(__file__).parent.parent / "collector"
-CACHE_VARIABLE = "TESTS_CACHE"
-# What `go build` says when it is not the source that is at fault.
-UNREACHABLE = re.compile(
-    r"dial tcp|no such host|i/o timeout|403 Forbidden|connection refused|lookup disabled|requires go >="
-)
-
-
-def cache_directory() -> Path:
-    return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "otel-queue-tests")
-
-
-def build_collector() -> Path:
-    """The Collector's program, from the cache where these sources were built before.
-
-    The first build takes minutes and needs Go and a module proxy; the test is skipped where they are missing.
-    """
-    sources = sorted([*SOURCES.glob("*.go"), SOURCES / "go.mod", SOURCES / "go.sum"])
-    digest = hashlib.sha256(b"\0".join(path.read_bytes() for path in sources)).hexdigest()[:16]
-    program = cache_directory() / f"collector-{digest}"
-    if program.exists():
-        return program
-    go = shutil.which("go") or missing("go is not on PATH, and no Collector is in the cache")
-    program.parent.mkdir(parents=True, exist_ok=True)
-    # Two test runs that start together build once.
-    with program.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not program.exists():
-            _build(go, program)
-    return program
-
-
-def _build(go: str, program: Path) -> None:
-    unfinished = program.with_suffix(".unfinished")
-    built = subprocess.run(
-        [go, "build", "-p", "2", "-trimpath", "-ldflags=-s -w", "-o", unfinished, "."],
-        cwd=SOURCES,
-        env={**os.environ, "CGO_ENABLED": "0", "GOWORK": "off"},
-        capture_output=True,
-        text=True,
-    )
-    if built.returncode == 0:
-        unfinished.rename(program)
-        return
-    if UNREACHABLE.search(built.stderr):
-        missing(f"the Collector cannot be built here: {built.stderr[-500:]}")
-    raise AssertionError(f"go build failed:\n{built.stderr[-4_000:]}")
 
 
 class CollectorServer:
@@ -75,7 +20,7 @@ class CollectorServer:
         config_file.write_text(config)
         self.process = ServerProcess(
             f"collector-{self.http_port}",
-            [str(build_collector()), f"--config={config_file}"],
+            [str(build_go_program(COLLECTOR)), f"--config={config_file}"],
             is_ready=self._listens,
             directory=directory,
             environment={**os.environ, **self._listen_variables()},
@@ -125,9 +70,5 @@ def collector(config: str) -> Iterator[CollectorServer]:
 def validate(config_file: Path) -> subprocess.CompletedProcess[str]:
     """`collector validate` on a file: exit code 0 and silence where it is fine."""
     return subprocess.run(
-        [build_collector(), "validate", f"--config={config_file}"], capture_output=True, text=True, timeout=60
+        [build_go_program(COLLECTOR), "validate", f"--config={config_file}"], capture_output=True, text=True, timeout=60
     )
-
-
-if __name__ == "__main__":
-    print(build_collector())  # noqa: T201  # its result

@@ -1,0 +1,79 @@
+"""Go programs that tests need: built once per version of their sources, kept in a cache.
+
+`python -m tests.go_program` builds all of them beforehand; the Collector takes minutes the first time.
+"""
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+from tests.requirements_gate import missing
+
+ROOT: Final = Path(__file__).parents[1]
+CACHE_VARIABLE: Final = "TESTS_CACHE"
+_BUILD_SECONDS: Final = 1_500.0
+# What Go says when it is not the source that is at fault.
+_UNREACHABLE: Final = re.compile(
+    r"dial tcp|no such host|i/o timeout|403 Forbidden|connection refused|lookup disabled|requires go >="
+)
+
+ASYNQ_PEER: Final = ROOT / "tests" / "peer_go"
+COLLECTOR: Final = ROOT / "tests" / "collector"
+GO_WORKER: Final = ROOT / "examples" / "go-worker"
+
+
+def build_go_program(sources: Path) -> Path:
+    """The program of the module in `sources`; a test is skipped where there is no Go or no way to its modules."""
+    program = _cache() / f"{sources.name}-{_digest(sources)}"
+    if program.exists():
+        return program
+    program.parent.mkdir(parents=True, exist_ok=True)
+    # Test processes that start together build once.
+    with program.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not program.exists():
+            unfinished = program.with_suffix(".unfinished")
+            built = run_go(sources, "build", "-p", "2", "-trimpath", "-ldflags=-s -w", "-o", str(unfinished), ".")
+            if built.returncode:
+                raise AssertionError(f"go build failed in {sources}:\n{built.stderr[-4_000:]}")
+            unfinished.rename(program)
+    return program
+
+
+def run_go(sources: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """One command of Go in a module. The test is skipped where Go or the module's dependencies cannot be had."""
+    go = shutil.which("go") or missing(f"no go on PATH: {sources.name} cannot be built")
+    done = subprocess.run(
+        [go, *arguments],
+        cwd=sources,
+        env=os.environ | {"CGO_ENABLED": "0", "GOWORK": "off", "GOFLAGS": "-mod=readonly -buildvcs=false"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=_BUILD_SECONDS,
+    )
+    if done.returncode and _UNREACHABLE.search(done.stderr):
+        missing(f"the modules of {sources.name} cannot be had: {done.stderr.strip()[-500:]}")
+    return done
+
+
+def _cache() -> Path:
+    return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "otel-queue-tests")
+
+
+def _digest(sources: Path) -> str:
+    digest = hashlib.sha256()
+    for source in sorted(path for path in sources.rglob("*") if path.is_file()):
+        digest.update(str(source.relative_to(sources)).encode() + b"\0" + source.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+if __name__ == "__main__":
+    for module in (ASYNQ_PEER, GO_WORKER, COLLECTOR):
+        sys.stdout.write(f"{build_go_program(module)}\n")
