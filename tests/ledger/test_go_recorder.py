@@ -58,13 +58,46 @@ def write_with_python(url: str, records: Sequence[Record]) -> Written:
 
 
 def contents(url: str) -> Contents:
-    """All keys of the ledger, with their values and the Unix seconds of their expiry."""
+    """All keys of the ledger, with their values and the Unix seconds of their expiry.
+
+    Groups appear by their labels: their numbers follow from which batch came first.
+    """
     with redis.Redis.from_url(url) as client:
         return _contents(client)
 
 
 def _contents(client: Any) -> Contents:
-    return {key: (_value(client, key), _expiry(client, key)) for key in client.keys("oq:*")}
+    return {key: (_named(client, key, _value(client, key)), _expiry(client, key)) for key in client.keys("oq:*")}
+
+
+def _named(client: Any, key: bytes, value: Any) -> Any:
+    """The value of a key with labels in the place of group numbers."""
+    project, _, kind = key.rpartition(b"}:")
+    kind = kind.partition(b":")[0]
+    labels = {
+        int(name[1:]): told for name, told in client.hgetall(project + b"}:groups").items() if name.startswith(b"#")
+    }
+
+    def label(number: bytes) -> bytes:
+        found: bytes = labels[int.from_bytes(number, "big")]
+        return found
+
+    # A change counts once per batch, so how often depends on the batches too.
+    if kind == b"days":
+        return sorted(member for member, _ in value)
+    if kind == b"meta":
+        return {name: told for name, told in value.items() if name != b"sequence"}
+    if kind == b"groups":
+        return sorted(name for name in value if not name.startswith(b"#"))
+    if kind == b"counts":
+        return {(labels[int(name.partition(b":")[0])], name.partition(b":")[2]): told for name, told in value.items()}
+    if kind == b"processing":
+        return sorted((label(member[:4]), member[4:]) for member, _ in value)
+    if kind == b"deliveries":
+        return {each: (label(state[16:20]), state[:16], state[20:]) for each, state in value.items()}
+    if kind == b"events":
+        return {each: (label(state[:4]), state[4:]) for each, state in value.items()}
+    return value
 
 
 def _value(client: Any, key: bytes) -> Any:

@@ -26,6 +26,7 @@ class Proxy:
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"proxy-{self.port}", daemon=True)
         self._listener: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
 
     @property
     def connections(self) -> int:
@@ -71,6 +72,12 @@ class Proxy:
         for task in list(self._connections):
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
+        # Closed politely, one with bytes that nobody takes would outlive the loop.
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+        for _ in range(3):
+            await asyncio.sleep(0)  # their ends are told in the loop's next turns
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -82,10 +89,12 @@ class Proxy:
         self._connections.discard(task)
 
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
         with contextlib.closing(writer):
             if self._is_mute:
                 await asyncio.Event().wait()
             target_reader, target_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
+            self._writers.add(target_writer)
             with contextlib.closing(target_writer):
                 ways = [
                     asyncio.create_task(self._pass_on(reader, target_writer)),
