@@ -43,7 +43,7 @@ class Row:
         return operator.add if self.unit not in ("", "s") or self.name.endswith("_bytes") else max
 
 
-_TASK, _QUEUE, _SECONDS = "{task}", "{queue}", "s"
+_TASK, _SECONDS = "{task}", "s"
 
 # Prometheus's usual limits in seconds, and further: handlers wait for endpoints, and events for retries.
 _HANDLING: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)

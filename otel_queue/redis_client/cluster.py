@@ -36,13 +36,13 @@ class ClusterLink:
         results = self._exchange_once(requests, deadline)
         stale = [index for index, result in enumerate(results) if _moved(result)]
         if stale:
-            self._forget_topology()
+            self.close()
             again = self._exchange_once([requests[index] for index in stale], deadline)
             for index, result in zip(stale, again, strict=True):
                 results[index] = result
         failures = [result for result in results if isinstance(result, ReadError)]
         if failures:
-            self._forget_topology()  # a node may have failed over: ask the others
+            self.close()  # a node may have failed over: ask the others
         if failures and len(failures) == len(results):
             raise failures[0]
         yield from results
@@ -92,9 +92,6 @@ class ClusterLink:
             pool = cast(redis.Redis, node.redis_connection).connection_pool
             self._links[node.name] = NodeLink(pool, node.name)
         return self._links[node.name]
-
-    def _forget_topology(self) -> None:
-        self.close()
 
     def close(self) -> None:
         """As RedisLink; what is known of the slots is forgotten too."""
