@@ -158,6 +158,9 @@ _COMPATIBILITY: Final = (
     Row("convoy_event_queue_scheduled_legacy", "gauge", _TASK, ("status",), "derived",
         "convoy_event_queue_scheduled_total with its former 0 in place of an unknown", "compatibility",
         since="0.3", removed_in="1.0", opt_in=True),
+    Row("convoy_event_workflow_queue_match_subscriptions_legacy", "gauge", _TASK, ("status",), "derived",
+        "convoy_event_workflow_queue_match_subscriptions_total with its former 0 in place of an unknown",
+        "compatibility", since="0.3", removed_in="1.0", opt_in=True),
 )  # fmt: skip
 
 _SELF: Final = (

@@ -68,7 +68,7 @@ def examine(config: Config) -> list[Finding]:
         findings += _redis(link, str(config.redis.location))
     finally:
         link.close()
-    if config.ledger.enabled:
+    if config.reads("ledger"):
         link = connect(config.ledger_redis)
         try:
             findings += _ledger(link, config)

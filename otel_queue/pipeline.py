@@ -2,50 +2,40 @@
 
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Final
 
-from otel_queue.asynq.families import memory_families, snapshot_families, task_type_families
-from otel_queue.asynq.inspector import Inspector
 from otel_queue.catalog import exported_by
 from otel_queue.config import (
+    DELIVERIES,
+    DOMAIN_METRICS,
+    PROJECT_INFO,
+    SOURCES,
     Config,
-    QueueConfig,
-    Secret,
     export_interval_seconds,
     otlp_protocol,
     otlp_wanted,
     parse_listen,
 )
 from otel_queue.errors import ReadError
+from otel_queue.export.compatibility import compatibility_families
 from otel_queue.export.instruments import meter_provider
 from otel_queue.export.otlp import OtlpPush, otlp_exporter
 from otel_queue.export.points import SeriesPoints
 from otel_queue.export.resource import build_resource
-from otel_queue.export.self_metrics import self_families
+from otel_queue.export.self_metrics import self_families, series_families
 from otel_queue.export.text import TextExposition
-from otel_queue.ledger.connect import ledger_reader, ledger_upkeep
-from otel_queue.ledger.families import ledger_families
-from otel_queue.ledger.families import self_families as self_families_of_ledger
-from otel_queue.ledger.upkeep import day_before
-from otel_queue.redis_client import connect
+from otel_queue.lanes import inspector, quick_lanes, selection, slow_lanes
 from otel_queue.samples import Family
-from otel_queue.sources import Collected, Lane
+from otel_queue.selection import ACTIVE
+from otel_queue.sources import Lane
 from otel_queue.status import Exposition, LaneStatus, Readiness, Status
 from otel_queue.version import __version__
 
 _SERVICE_NAME: Final = "otel-queue"
-# A slow lane's values outlive this many of its own intervals.
-_SLOW_LANE_INTERVALS: Final = 3
-# How often `serve` looks whether there is a new generation of the database's numbers.
-_POSTGRES_LOOK_SECONDS: Final = 5.0
-# How often `serve` looks for days to expire; every replica may, since a day expires once.
-_RETENTION_SECONDS: Final = 3600.0
 # Aggregated when they are read: they go to the readers beside the SDK's instruments.
-_AGGREGATED: Final = exported_by("ledger", __version__)
+_AGGREGATED: Final = (*exported_by("ledger", __version__), *exported_by("derived", __version__))
 
 
 class Pipeline:
@@ -61,8 +51,9 @@ class Pipeline:
         self._redis = str(config.redis.location)
         ledger = str(config.ledger_redis.location)
         self._sources = {"ledger": ledger, "retention": ledger, "postgres": "PostgreSQL"}
-        self._lanes, self._slow_lanes = _lanes(config), _slow_lanes(config)
-        self._probe = _inspector(config)
+        self._lanes, self._slow_lanes = quick_lanes(config), slow_lanes(config)
+        self._selection = selection(config)
+        self._probe = inspector(config)
         self._collected = threading.local()
         self._text = TextExposition(
             share_seconds=config.queue.min_interval_seconds,
@@ -110,7 +101,7 @@ class Pipeline:
                 state.age_seconds,
                 state.last_error,
             )
-            for state in (lane.state() for lane in (*self._lanes, *self._slow_lanes))
+            for state in (lane.state() for lane in self._in_use((*self._lanes, *self._slow_lanes)))
         ]
         if self._push:
             state = self._push.state()
@@ -144,21 +135,50 @@ class Pipeline:
             self._collected.families = {}
 
     def _refresh(self, budget_seconds: float) -> None:
-        for lane in self._slow_lanes:
+        for lane in self._in_use(self._slow_lanes):
             lane.refresh(0.0)  # in the background: nobody waits for a sample of memory
         deadline = time.monotonic() + budget_seconds
-        for lane in self._lanes:
+        waited_for = self._in_use(self._lanes)
+        for lane in waited_for:
             lane.refresh(0.0)  # side by side
-        for lane in self._lanes:
+        for lane in waited_for:
             lane.wait(deadline - time.monotonic())
 
+    def _in_use(self, lanes: Iterable[Lane]) -> list[Lane]:
+        """Without the sources that no domain metric needs now: a fallback costs nothing until it is needed."""
+        wanted = self._selection.wanted()
+        return [lane for lane in lanes if lane.name not in SOURCES or lane.name in wanted]
+
     def _families(self) -> dict[str, Family]:
+        lanes = self._in_use((*self._lanes, *self._slow_lanes))
         found: dict[str, Family] = {}
-        lanes = (*self._lanes, *self._slow_lanes)
         for lane in lanes:
-            found |= lane.families()
+            if lane.name not in SOURCES:
+                found |= lane.families()
+        found |= self._domain_families(lanes)
+        if self._config.domain.compatibility:
+            found |= compatibility_families(found, convoy=self._config.queue.convoy)
         states = [lane.state() for lane in lanes]
         return found | self_families([*states, self._push.state()] if self._push else states)
+
+    def _domain_families(self, lanes: Iterable[Lane]) -> Mapping[str, Family]:
+        """The domain metrics from the source that each has now, and what those sources say of themselves."""
+        supplies = {lane.name: lane.supply() for lane in lanes if lane.name in SOURCES}
+        if not supplies:
+            return {}
+        chosen = self._selection.choose(supplies)
+        found = {
+            name: family
+            for source, supply in supplies.items()
+            for name, family in supply.families.items()
+            # The projects' names go with the metric that has them otherwise.
+            if name not in DOMAIN_METRICS and (name != PROJECT_INFO or chosen.sources.get(DELIVERIES) == source)
+        }
+        found |= chosen.families
+        folded = {name: supply.folded for name, supply in supplies.items()}
+        found |= series_families(chosen.families, chosen.sources, folded)
+        found[ACTIVE] = self._selection.active(chosen)
+        return found
 
     def _family(self, name: str) -> Family | None:
         """The family for the collection that runs in this thread; the SDK's callbacks ask for it."""
@@ -169,146 +189,3 @@ class Pipeline:
         """The families of this collection that do not come through instruments."""
         families: dict[str, Family] = getattr(self._collected, "families", {})
         return [families[row.name] for row in _AGGREGATED if row.name in families]
-
-
-def _inspector(config: Config) -> Inspector:
-    queue = config.queue
-    return Inspector(
-        connect(config.redis),
-        timeout_seconds=queue.timeout_seconds,
-        groups_cap=queue.groups_cap,
-        with_workers=queue.workers,
-    )
-
-
-def _lanes(config: Config) -> list[Lane]:
-    """The lanes that every reader waits for."""
-    queue, ledger = config.queue, config.ledger
-    lanes = [
-        Lane(
-            "queue",
-            _snapshot_collector(_inspector(config), queue),
-            min_interval_seconds=queue.min_interval_seconds,
-            max_staleness_seconds=queue.max_staleness_seconds,
-        )
-    ]
-    if ledger.enabled:
-        lanes.append(
-            Lane(
-                "ledger",
-                _ledger_collector(config),
-                min_interval_seconds=queue.min_interval_seconds,
-                max_staleness_seconds=ledger.max_staleness_seconds,
-            )
-        )
-    return lanes
-
-
-def _slow_lanes(config: Config) -> list[Lane]:
-    """The lanes on a slow cadence that are switched on; each has its own connection."""
-    queue = config.queue
-    slow: list[tuple[str, float, Callable[[], Collected]]] = [
-        ("memory", queue.memory_interval_seconds, _memory_collector(_inspector(config))),
-        ("task_types", queue.task_types_interval_seconds, _task_type_collector(_inspector(config), queue)),
-    ]
-    if config.ledger.enabled and config.ledger.retention_days:
-        slow.append(("retention", _RETENTION_SECONDS, _retention_collector(config)))
-    if config.postgres.dsn is not None and not config.ledger.enabled:
-        slow.append(("postgres", _POSTGRES_LOOK_SECONDS, _postgres_collector(config, config.postgres.dsn)))
-    return [
-        Lane(
-            name,
-            collect,
-            min_interval_seconds=interval,
-            max_staleness_seconds=_staleness(name, interval, config),
-        )
-        for name, interval, collect in slow
-        if interval > 0
-    ]
-
-
-def _staleness(name: str, interval: float, config: Config) -> float:
-    """How long a slow lane's values hold: some of its own intervals, and the time that a collection may take."""
-    if name == "postgres":
-        postgres = config.postgres
-        # The source itself leaves out what is older than three of its intervals.
-        return _SLOW_LANE_INTERVALS * postgres.interval_seconds + 5 * postgres.statement_timeout_seconds
-    return _SLOW_LANE_INTERVALS * interval + config.queue.max_staleness_seconds
-
-
-def _postgres_collector(config: Config, dsn: Secret) -> Callable[[], Collected]:
-    from otel_queue.postgres.source import PostgresSource  # psycopg is an extra
-
-    postgres = config.postgres
-    source = PostgresSource(
-        dsn,
-        connect(config.ledger_redis),
-        namespace=config.ledger.namespace,
-        parity=postgres.parity,
-        use_snapshot_tables=postgres.use_snapshot_tables,
-        interval_seconds=postgres.interval_seconds,
-        statement_timeout_seconds=postgres.statement_timeout_seconds,
-    )
-
-    def collect() -> Collected:
-        collected = source.collect()
-        oldest = min((family.time for family in collected.families), default=time.time())
-        return replace(collected, age_seconds=max(time.time() - oldest, 0.0))
-
-    return collect
-
-
-def _snapshot_collector(inspector: Inspector, queue: QueueConfig) -> Callable[[], Collected]:
-    def collect() -> Collected:
-        snapshot = inspector.snapshot()
-        return Collected(snapshot_families(snapshot, convoy=queue.convoy), snapshot.failures)
-
-    return collect
-
-
-def _ledger_collector(config: Config) -> Callable[[], Collected]:
-    ledger = config.ledger
-    reader = ledger_reader(config)
-
-    def collect() -> Collected:
-        snapshot = reader.snapshot()
-        exported = ledger_families(snapshot, lean=ledger.labels == "lean", most_series=ledger.most_series)
-        return Collected([*exported.families, *self_families_of_ledger(snapshot, exported)], snapshot.failures)
-
-    return collect
-
-
-def _retention_collector(config: Config) -> Callable[[], Collected]:
-    upkeep = ledger_upkeep(config)
-
-    def collect() -> Collected:
-        through = day_before(config.ledger.retention_days)
-        for project in upkeep.projects():
-            upkeep.expire(project, through)
-        return Collected([])
-
-    return collect
-
-
-def _memory_collector(inspector: Inspector) -> Callable[[], Collected]:
-    def collect() -> Collected:
-        failures: Counter[str] = Counter()
-        usage = inspector.memory_usage(failures=failures)
-        if failures and all(size is None for size in usage.values()):
-            raise ReadError(next(iter(failures)), f"memory usage of all {len(usage)} queues: {_words(failures)}")
-        return Collected(memory_families(usage, time.time()), failures)
-
-    return collect
-
-
-def _task_type_collector(inspector: Inspector, queue: QueueConfig) -> Callable[[], Collected]:
-    def collect() -> Collected:
-        failures: Counter[str] = Counter()
-        types = inspector.sample_task_types(size=queue.task_types_sample, failures=failures)
-        return Collected(task_type_families(types, time.time()), failures)
-
-    return collect
-
-
-def _words(failures: Counter[str]) -> str:
-    return ", ".join(f"{reason} ({count})" for reason, count in failures.items())

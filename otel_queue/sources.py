@@ -10,6 +10,7 @@ from typing import Final
 
 from otel_queue.errors import OtelQueueError, ReadError, WriteError
 from otel_queue.samples import Family
+from otel_queue.selection import Supply
 from otel_queue.status import LaneState
 
 _log: Final = logging.getLogger(__name__)
@@ -19,12 +20,15 @@ _log: Final = logging.getLogger(__name__)
 class Collected:
     """What one collection found, and what it could not read (reason -> count).
 
-    `age_seconds` is how old the values were already, where the source keeps them itself.
+    `age_seconds` is how old the values were already, where the source keeps them itself. It is not `whole` if a family
+    lacks samples that could not be read. `folded` is how many series of a metric went into `other`.
     """
 
     families: list[Family]
     failures: Mapping[str, int] = field(default_factory=dict)
     age_seconds: float = 0.0
+    whole: bool = True
+    folded: Mapping[str, int] = field(default_factory=dict)
 
 
 class Lane:
@@ -55,6 +59,8 @@ class Lane:
         self._last_success: float | None = None  # Unix time
         self._duration: float | None = None
         self._up: bool | None = None
+        self._whole = True
+        self._folded: Mapping[str, int] = {}
         self._families: Mapping[str, Family] = {}
         self._errors: Counter[str] = Counter()
         self._last_error: str | None = None
@@ -87,6 +93,10 @@ class Lane:
         with self._lock:
             age = self._age()
             return self._families if age is not None and age <= self._max_staleness else {}
+
+    def supply(self) -> Supply:
+        """The current families, and whether the last collection found them all."""
+        return Supply(self.families(), well=self._up is True and self._whole, folded=self._folded)
 
     def state(self) -> LaneState:
         """How the lane is doing now."""
@@ -126,6 +136,7 @@ class Lane:
             if collected is not None:
                 self._families = {family.name: family for family in collected.families}
                 self._errors.update(collected.failures)
+                self._whole, self._folded = collected.whole, collected.folded
                 # The age counts from before the reading: the values are at least this old.
                 self._succeeded = started - collected.age_seconds
                 self._last_success = self._now() - (ended - self._succeeded)

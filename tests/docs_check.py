@@ -25,6 +25,19 @@ The file is TOML, named by `--config` or `OTEL_QUEUE_CONFIG`; there is
 """
 
 _CONFIGURATION_TAIL = """
+## [domain.metrics.NAME]
+
+Says for one domain metric what `[domain]` says for all: `source`, `fallback`, `shadow`; and by how much its shadow may
+differ: `absolute`, `relative` (a share of the value), `age_seconds`. A counter has no fallback: while its source fails
+it is absent, since another source's count is not its own.
+
+```toml
+[domain.metrics.convoy_event_queue_total]
+source = "postgres"
+shadow = "ledger"
+absolute = 5
+```
+
 ## [attributes]
 
 Maps a metric to the attribute keys it keeps, fewer than [its row](metrics.md) has: the metric's View drops the

@@ -13,7 +13,7 @@ def add_command(commands: Any) -> None:
     """Adds `check`."""
     parser = commands.add_parser("check", help="probe configuration, Redis and the OTLP endpoint")
     parser.add_argument("--json", action="store_true", help="as JSON")
-    add_settings(parser, ("redis", "queue", "ledger", "postgres", "server", "otlp"))
+    add_settings(parser, ("redis", "queue", "domain", "ledger", "postgres", "server", "otlp"))
     parser.set_defaults(run=_run)
 
 

@@ -22,7 +22,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--for", dest="seconds", type=float, metavar="SECONDS", help="end by itself")
     parser.add_argument("--rate", type=float, default=5.0, metavar="EVENTS", help="events per second; default 5")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the simulation; default 1")
-    add_settings(parser, ("redis", "queue", "ledger", "postgres", "server", "otlp"))
+    add_settings(parser, ("redis", "queue", "domain", "ledger", "postgres", "server", "otlp"))
     parser.set_defaults(run=_run)
 
 
@@ -41,11 +41,11 @@ def _run(options: argparse.Namespace) -> int:
             redis = stack.enter_context(EmbeddedRedis())
             setattr(options, "redis.url", redis.url)
             is_real = redis.is_real
-        _default(options, "ledger.enabled", str(is_real))  # fakeredis knows neither Lua nor MEMORY
+        _default(options, "domain.source", "ledger" if is_real else "none")  # fakeredis knows neither Lua nor MEMORY
         # Memory is sampled every few seconds here: nobody watches a demo for five minutes.
         _default(options, "queue.memory_interval_seconds", "5" if is_real else "0")
         config = settings_of(options)
-        recorder = stack.enter_context(_recording(config)) if config.ledger.enabled else None
+        recorder = stack.enter_context(_recording(config)) if config.reads("ledger") else None
         workload = Workload(config.redis.url, rate=options.rate, seed=options.seed, recorder=recorder)
         if options.seconds is not None:
             timer = threading.Timer(options.seconds, stop.set)

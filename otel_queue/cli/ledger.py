@@ -38,7 +38,7 @@ def add_command(commands: Any) -> None:
             action.add_argument("--project", help="only this project")
         if name in ("expire", "fold"):
             action.add_argument("--through", required=True, metavar="YYYYMMDD", help="this UTC day and all before")
-        add_settings(action, ("redis", "ledger"))
+        add_settings(action, ("redis", "domain", "ledger") if name == "estimate" else ("redis", "ledger"))
 
 
 def _upkeep(options: argparse.Namespace) -> Any:
@@ -147,7 +147,7 @@ def _estimate(options: argparse.Namespace) -> int:
         for family in ledger_families(snapshot, lean=form == "lean", most_series=_NO_BUDGET).families:
             found = counts.setdefault(family.name, {})
             found[form] = len(family.samples)
-            if form != config.ledger.labels:
+            if form != config.domain.labels:
                 continue
             keys = CATALOG[family.name].keys
             with_keys = allowed_keys(CATALOG[family.name], config.attributes)
@@ -160,5 +160,5 @@ def _estimate(options: argparse.Namespace) -> int:
         return 0
     heading = f"SERIES with {options.keys}" if chosen else "SERIES as configured"
     print(table(("METRIC", "SERIES full", "SERIES lean", heading), rows))
-    print(f"ledger.most_series = {config.ledger.most_series} for one project and metric; beyond it endpoints add up")
+    print(f"domain.most_series = {config.domain.most_series} for one project and metric; beyond it endpoints add up")
     return 0

@@ -9,24 +9,38 @@ from otel_queue.config.load import (
 )
 from otel_queue.config.secret import Secret
 from otel_queue.config.settings import (
+    DELIVERIES,
+    DOMAIN_METRICS,
+    PROJECT_INFO,
+    SOURCES,
     Config,
+    DomainConfig,
     LedgerConfig,
+    MetricConfig,
     OtlpConfig,
     PostgresConfig,
     QueueConfig,
     RedisConfig,
     ServerConfig,
+    Sources,
 )
 
 __all__ = [
+    "DELIVERIES",
+    "DOMAIN_METRICS",
+    "PROJECT_INFO",
+    "SOURCES",
     "Config",
+    "DomainConfig",
     "LedgerConfig",
+    "MetricConfig",
     "OtlpConfig",
     "PostgresConfig",
     "QueueConfig",
     "RedisConfig",
     "Secret",
     "ServerConfig",
+    "Sources",
     "export_interval_seconds",
     "load_config",
     "otlp_protocol",

@@ -11,7 +11,16 @@ from typing import Any, Final
 from otel_queue.catalog import CATALOG
 from otel_queue.config.redis_url import parse_redis_url
 from otel_queue.config.secret import Secret
-from otel_queue.config.settings import SECTIONS, Config, Setting, all_settings
+from otel_queue.config.settings import (
+    DOMAIN_METRICS,
+    NONE,
+    SECTIONS,
+    SOURCES,
+    Config,
+    MetricConfig,
+    Setting,
+    all_settings,
+)
 from otel_queue.errors import ConfigError
 
 CONFIG_FILE_VARIABLE: Final = "OTEL_QUEUE_CONFIG"
@@ -44,9 +53,12 @@ def load_config(
             chosen[item.section][item.field.name] = _convert(item, raw)
         except ValueError as error:
             faults.append(f"{item.path} (from {origin}): {error}")
+    domain = tables.get("domain", {})
+    metrics = _metrics(domain.get("metrics", {}) if isinstance(domain, dict) else {}, faults)
     attributes = _attributes(tables.get("attributes", {}), faults)
     _read_password_file(chosen["redis"], faults)
-    config = Config(**{section: kind(**chosen[section]) for section, kind in SECTIONS.items()}, attributes=attributes)
+    sections: dict[str, Any] = {section: kind(**chosen[section]) for section, kind in SECTIONS.items()}
+    config = Config(**sections, metrics=metrics, attributes=attributes)
     faults.extend(_check(config, environment))
     if faults:
         raise ConfigError(faults)
@@ -118,7 +130,7 @@ def _read_file(file: Path, faults: list[str]) -> Mapping[str, Any]:
             faults.extend(
                 f"{file}: unknown setting {section}.{key}{_closest(key, known[section])}"
                 for key in table
-                if key not in known[section]
+                if key not in known[section] and (section, key) != ("domain", "metrics")
             )
     return tables
 
@@ -186,6 +198,38 @@ def _as_number(raw: Any, *, whole: bool) -> float:
         raise ValueError(f"must be a {'whole ' if whole else ''}number, not {raw!r}") from error
 
 
+def _metrics(table: Any, faults: list[str]) -> Mapping[str, MetricConfig]:
+    if not isinstance(table, dict):
+        faults.append("domain.metrics: must be sections, as in [domain.metrics.convoy_event_queue_total]")
+        return {}
+    chosen: dict[str, MetricConfig] = {}
+    known = {item.name for item in fields(MetricConfig)}
+    for name, own in table.items():
+        place = f"domain.metrics.{name}"
+        if name not in DOMAIN_METRICS:
+            faults.append(f"{place}: no such domain metric{_closest(name, DOMAIN_METRICS)}")
+            continue
+        if not isinstance(own, dict):
+            faults.append(f"{place}: must be a section, as in [{place}]")
+            continue
+        found: dict[str, Any] = {}
+        for key, raw in own.items():
+            if key not in known:
+                faults.append(f"{place}: unknown setting {key}{_closest(key, known)}")
+            elif key in ("source", "fallback", "shadow"):
+                found[key] = raw
+            else:
+                try:
+                    found[key] = _as_number(raw, whole=False)
+                    if not 0 <= found[key] < float("inf"):
+                        raise ValueError(f"must be at least 0, not {raw}")
+                except ValueError as error:
+                    faults.append(f"{place}.{key}: {error}")
+                    found.pop(key, None)
+        chosen[name] = MetricConfig(**found)
+    return chosen
+
+
 def _attributes(table: Any, faults: list[str]) -> Mapping[str, tuple[str, ...]]:
     if not isinstance(table, dict):
         faults.append("attributes: must be a section that maps a metric's name to a list of attribute keys")
@@ -238,8 +282,9 @@ def _check(config: Config, environment: Mapping[str, str]) -> list[str]:
         path = getattr(config.redis, name)
         if path is not None and not path.is_file():
             faults.append(f"redis.{name}: {path} is not a file")
-    if config.ledger.labels not in ("full", "lean"):
-        faults.append(f"ledger.labels: must be full or lean, not {config.ledger.labels!r}")
+    if config.domain.labels not in ("full", "lean"):
+        faults.append(f"domain.labels: must be full or lean, not {config.domain.labels!r}")
+    faults.extend(_check_sources(config))
     try:
         parse_listen(config.server.listen)
     except ValueError as error:
@@ -251,4 +296,26 @@ def _check(config: Config, environment: Mapping[str, str]) -> list[str]:
             faults.append(str(error))
     if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         faults.append("OTEL_SDK_DISABLED=true: nothing would be exported; unset it to run otel-queue")
+    return faults
+
+
+def _check_sources(config: Config) -> list[str]:
+    """What is wrong with where metrics come from: one line for each mistake, however many metrics share it."""
+    faults: list[str] = []
+    places = [("domain", config.domain.source, config.domain.fallback, config.domain.shadow)]
+    for name, own in config.metrics.items():
+        if own.fallback not in (None, NONE) and CATALOG[name].kind == "counter":
+            faults.append(f"domain.metrics.{name}.fallback: a counter has none; it is absent while its source fails")
+        chosen = (own.source or config.domain.source, own.fallback or NONE, own.shadow or NONE)
+        places.append((f"domain.metrics.{name}", *chosen))
+    for place, source, fallback, shadow in places:
+        for key, value in (("source", source), ("fallback", fallback), ("shadow", shadow)):
+            if value not in (*SOURCES, NONE):
+                faults.append(f"{place}.{key}: must be one of {', '.join((*SOURCES, NONE))}, not {value!r}")
+            elif key != "source" and value != NONE and value == source:
+                faults.append(f"{place}.{key}: is the source itself, {value}")
+            elif key != "source" and value != NONE and source == NONE and not config.metrics:
+                faults.append(f"{place}.{key}: is {value}, and there is no {place}.source")
+    if not faults and config.reads("postgres") and config.postgres.dsn is None:
+        faults.append("postgres.dsn: is needed, since [domain] names postgres; OTEL_QUEUE_POSTGRES_DSN sets it")
     return faults

@@ -3,12 +3,19 @@
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+from otel_queue.catalog import CATALOG
 from otel_queue.config.redis_url import RedisUrl, parse_redis_url
 from otel_queue.config.secret import Secret
 
 ENVIRONMENT_PREFIX: Final = "OTEL_QUEUE_"
+NONE: Final = "none"
+SOURCES: Final = ("ledger", "postgres")
+DELIVERIES: Final = "convoy_event_delivery_queue_total"
+PROJECT_INFO: Final = "convoy_project_info"
+# The metrics that have a choice; the projects' names go with the deliveries.
+DOMAIN_METRICS: Final = tuple(name for name, row in CATALOG.items() if row.owner == "ledger" and name != PROJECT_INFO)
 
 
 def setting(
@@ -71,10 +78,53 @@ class QueueConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class DomainConfig:
+    """[domain]: where the domain metrics come from. [domain.metrics.NAME] says it for one of them."""
+
+    source: str = setting("none", "ledger, postgres, or none: no domain metrics")
+    fallback: str = setting("none", "where gauges come from while their source fails; a counter is absent then")
+    shadow: str = setting("none", "what is compared with the source and not exported")
+    fallback_after_seconds: float = setting(60.0, "how long a source fails before its fallback is taken", minimum=0.0)
+    return_after_seconds: float = setting(120.0, "how long it is well again before it is taken back", minimum=0.0)
+    gate_seconds: float = setting(
+        86_400.0, "a metric is ready to cut over when it has been within tolerance this long", minimum=0.0
+    )
+    gate_comparisons: int = setting(300, "and in this many comparisons in a row", minimum=1)
+    compatibility: bool = setting(False, "export the compatibility metrics too")
+    labels: str = setting("full", "full, or lean: no names, organisation and event type, but convoy_project_info")
+    most_series: int = setting(
+        20_000, "series per project and metric; endpoints beyond it add up under `other`", minimum=1
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class MetricConfig:
+    """[domain.metrics.NAME]: what is said for one domain metric; None is as in [domain].
+
+    `absolute` and `relative` (a share of the value), and `age_seconds` where the values are ages, are by how much
+    shadow and source may differ.
+    """
+
+    source: str | None = None
+    fallback: str | None = None
+    shadow: str | None = None
+    absolute: float | None = None
+    relative: float | None = None
+    age_seconds: float | None = None
+
+
+class Sources(NamedTuple):
+    """Where one domain metric comes from; None is nowhere."""
+
+    source: str | None
+    fallback: str | None
+    shadow: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class LedgerConfig:
     """[ledger]: the domain lane. Workers write the ledger, the exporter reads it."""
 
-    enabled: bool = setting(False, "export the domain lane from the ledger")
     url: str | None = setting(None, "the ledger's Redis, if it is not the queues': a full one must not stop them")
     namespace: str = setting("oq", "first part of the ledger's keys")
     track_days: int = setting(30, "how long a delivery is known one by one; later records are late", minimum=1)
@@ -91,17 +141,13 @@ class LedgerConfig:
     max_staleness_seconds: float = setting(
         60.0, "a failing lane keeps its last values this long, then its series disappear", minimum=0.0
     )
-    labels: str = setting("full", "full, or lean: no names, organisation and event type, but convoy_project_info")
-    most_series: int = setting(
-        20_000, "series per project and metric; endpoints beyond it add up under `other`", minimum=1
-    )
 
 
 @dataclass(frozen=True, slots=True)
 class PostgresConfig:
-    """[postgres]: the domain lane from the gateway's database, while there is no ledger yet."""
+    """[postgres]: the gateway's database, as a source of the domain lane, a fallback, a shadow and a seed."""
 
-    dsn: Secret | None = setting(None, "libpq connection string; read when the ledger is not enabled", flag=False)
+    dsn: Secret | None = setting(None, "libpq connection string", flag=False)
     interval_seconds: float = setting(60.0, "how often one of the exporters reads the database", minimum=1.0)
     statement_timeout_seconds: float = setting(60.0, "limit for one statement", minimum=0.1)
     parity: str = setting("corrected", "corrected, or legacy for the numbers of the gateway's own exporter")
@@ -133,14 +179,19 @@ class OtlpConfig:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All settings. `attributes` narrows a metric's attribute keys: the rest are dropped by its View."""
+    """All settings. `metrics` says for single domain metrics what `domain` says for all.
+
+    `attributes` narrows a metric's attribute keys: the rest are dropped by its View.
+    """
 
     redis: RedisConfig = RedisConfig()
     queue: QueueConfig = QueueConfig()
+    domain: DomainConfig = DomainConfig()
     ledger: LedgerConfig = LedgerConfig()
     postgres: PostgresConfig = PostgresConfig()
     server: ServerConfig = ServerConfig()
     otlp: OtlpConfig = OtlpConfig()
+    metrics: Mapping[str, MetricConfig] = field(default_factory=dict)
     attributes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
@@ -150,10 +201,35 @@ class Config:
             return self.redis
         return replace(self.redis, url=self.ledger.url, username=None, password=None)
 
+    def sources_of(self, metric: str) -> Sources:
+        """Where a domain metric comes from. A counter has no fallback: another one's count is not its own."""
+        own = self.metrics.get(metric, MetricConfig())
+        source, fallback, shadow = (
+            None if chosen == NONE else chosen
+            for chosen in (
+                own.source or self.domain.source,
+                own.fallback or self.domain.fallback,
+                own.shadow or self.domain.shadow,
+            )
+        )
+        if source is None:
+            return Sources(None, None, None)
+        is_counter = CATALOG[metric].kind == "counter"
+        return Sources(
+            source,
+            None if is_counter or fallback == source else fallback,
+            None if shadow == source else shadow,
+        )
+
+    def reads(self, source: str) -> bool:
+        """Whether any domain metric comes from `source`, may fall back to it, or is compared with it."""
+        return any(source in self.sources_of(metric) for metric in DOMAIN_METRICS)
+
 
 SECTIONS: Final[Mapping[str, type]] = {
     "redis": RedisConfig,
     "queue": QueueConfig,
+    "domain": DomainConfig,
     "ledger": LedgerConfig,
     "postgres": PostgresConfig,
     "server": ServerConfig,

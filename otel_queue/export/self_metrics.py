@@ -2,13 +2,16 @@
 
 import platform
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Final
 
 from otel_queue.samples import Family
 from otel_queue.status import LaneState
 from otel_queue.version import __version__
 
-SOURCE = "self"
+SOURCE: Final = "self"
+SERIES: Final = "otel_queue_series"
+FOLDED: Final = "otel_queue_folded_series"
 
 
 def self_families(states: Iterable[LaneState]) -> dict[str, Family]:
@@ -32,3 +35,13 @@ def self_families(states: Iterable[LaneState]) -> dict[str, Family]:
         "otel_queue_errors_total": Family("otel_queue_errors_total", errors, now, SOURCE),
         "otel_queue_build_info": Family("otel_queue_build_info", build, now, SOURCE),
     }
+
+
+def series_families(
+    families: Mapping[str, Family], sources: Mapping[str, str], folded: Mapping[str, Mapping[str, int]]
+) -> dict[str, Family]:
+    """How many series each domain metric has, and how many its source folded (source -> metric -> count)."""
+    now = time.time()
+    series = [((name,), float(len(family.samples))) for name, family in families.items()]
+    into_other = [((name,), float(folded.get(sources[name], {}).get(name, 0))) for name in families]
+    return {SERIES: Family(SERIES, series, now, SOURCE), FOLDED: Family(FOLDED, into_other, now, SOURCE)}

@@ -1,7 +1,7 @@
 """From the ledger to families of the catalog: names joined, unknown labels shown, too many series folded."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -130,20 +130,20 @@ def _fold(found: _Samples, endpoint: int, most: int, name: str, folded: Counter[
     return result
 
 
-def self_families(snapshot: LedgerSnapshot, exported: Exported) -> list[Family]:
-    """What the ledger lane says of itself: series, what was folded, and records that changed nothing or came late."""
+def self_families(snapshot: LedgerSnapshot) -> list[Family]:
+    """What the ledger says of itself: records that changed nothing, came late or were ahead of its clock."""
     tallies: Counter[str] = Counter()
     for project in snapshot.projects:
         tallies.update(project.tallies)
-    samples: dict[str, list[tuple[LabelValues, float]]] = {
-        "otel_queue_series": [((name,), float(count)) for name, count in series_count(exported.families).items()],
-        "otel_queue_folded_series": [
-            ((family.name,), float(exported.folded.get(family.name, 0))) for family in exported.families
-        ],
-    }
-    for what, name in _TALLIED.items():
-        samples[name] = [((kind,), float(tallies[f"{what}:{kind}"])) for kind in ("event", "delivery", "attempt")]
-    return [Family(name, found, snapshot.time, SOURCE) for name, found in samples.items()]
+    return [
+        Family(
+            name,
+            [((kind,), float(tallies[f"{what}:{kind}"])) for kind in ("event", "delivery", "attempt")],
+            snapshot.time,
+            SOURCE,
+        )
+        for what, name in _TALLIED.items()
+    ]
 
 
 _TALLIED: Final = {
@@ -151,8 +151,3 @@ _TALLIED: Final = {
     "late": "otel_queue_late_records_total",
     "clamped": "otel_queue_clamped_records_total",
 }
-
-
-def series_count(families: Iterable[Family]) -> dict[str, int]:
-    """How many series each metric has."""
-    return {family.name: len(family.samples) for family in families}

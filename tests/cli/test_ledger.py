@@ -92,5 +92,5 @@ def test_estimate_says_what_a_set_of_keys_would_cost(ledger: str, capsys: pytest
 
 
 def test_check_command_tells_a_ledger_that_was_never_begun(redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", "--redis-url", redis_url, "--ledger-enabled", "true"]) == FINDING
+    assert main(["check", "--redis-url", redis_url, "--domain-source", "ledger"]) == FINDING
     assert "FAIL  ledger:" in capsys.readouterr().out

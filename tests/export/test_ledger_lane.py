@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from otel_queue.config.settings import Config, LedgerConfig, QueueConfig, RedisConfig
+from otel_queue.config.settings import Config, DomainConfig, LedgerConfig, QueueConfig, RedisConfig
 from otel_queue.ledger.families import ledger_families
 from otel_queue.ledger.reader import Labels as Told
 from otel_queue.ledger.reader import LedgerSnapshot, Project
@@ -77,8 +77,16 @@ def ledger(redis_url: str) -> Ledger:
 
 def pipeline(redis_url: str, attributes: Mapping[str, tuple[str, ...]] | None = None, **settings: Any) -> Pipeline:
     queue = QueueConfig(min_interval_seconds=0.0, memory_interval_seconds=0.0)
-    config = LedgerConfig(enabled=True, **settings)
-    return Pipeline(Config(redis=RedisConfig(url=redis_url), queue=queue, ledger=config, attributes=attributes or {}))
+    shape = {name: settings.pop(name) for name in ("labels", "most_series") if name in settings}
+    return Pipeline(
+        Config(
+            redis=RedisConfig(url=redis_url),
+            queue=queue,
+            domain=DomainConfig(source="ledger", **shape),
+            ledger=LedgerConfig(**settings),
+            attributes=attributes or {},
+        )
+    )
 
 
 def scraped(exporter: Pipeline, accept: str = CLASSIC) -> dict[str, dict[Labels, float]]:

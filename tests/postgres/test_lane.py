@@ -2,7 +2,7 @@
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from otel_queue.config import Config, LedgerConfig, PostgresConfig, QueueConfig, RedisConfig, Secret
+from otel_queue.config import Config, DomainConfig, PostgresConfig, QueueConfig, RedisConfig, Secret
 from otel_queue.pipeline import Pipeline
 from tests.postgres.gateway import Gateway
 from tests.servers.process import wait_until
@@ -10,12 +10,12 @@ from tests.servers.process import wait_until
 Scraped = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
-def pipeline(redis_url: str, dsn: Secret, *, ledger: bool = False) -> Pipeline:
+def pipeline(redis_url: str, dsn: Secret, source: str = "postgres") -> Pipeline:
     return Pipeline(
         Config(
             redis=RedisConfig(url=redis_url),
             queue=QueueConfig(min_interval_seconds=0.0, memory_interval_seconds=0.0),
-            ledger=LedgerConfig(enabled=ledger),
+            domain=DomainConfig(source=source),
             postgres=PostgresConfig(dsn=dsn, interval_seconds=1.0, statement_timeout_seconds=5.0),
         )
     )
@@ -60,6 +60,6 @@ def test_a_database_that_is_gone_is_told_and_nothing_is_made_up(redis_url: str) 
 
 
 def test_with_a_ledger_the_database_is_not_asked(own_gateway: Gateway, redis_url: str) -> None:
-    exporter = pipeline(redis_url, own_gateway.dsn, ledger=True)
+    exporter = pipeline(redis_url, own_gateway.dsn, "ledger")
     assert ("otel_queue_up", (("lane", "postgres"),)) not in scrape(exporter)
     assert [lane.name for lane in exporter.status().lanes] == ["queue", "ledger"]

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from otel_queue.config import Config, Secret, load_config, otlp_protocol, otlp_wanted, parse_listen
-from otel_queue.config.settings import all_settings
+from otel_queue.config.settings import SECTIONS, all_settings
 from otel_queue.errors import ConfigError
 
 
@@ -137,3 +137,72 @@ def test_a_disabled_sdk_is_refused_rather_than_served_empty() -> None:
 )
 def test_listen_addresses(text: str, expected: tuple[str, int]) -> None:
     assert parse_listen(text) == expected
+
+
+COUNTER = "convoy_event_delivery_attempts_total"
+GAUGE = "convoy_event_queue_total"
+DSN = {"OTEL_QUEUE_POSTGRES_DSN": "postgres://u:hunter2@h/d"}
+
+
+def test_a_domain_metric_has_the_sources_of_its_section_or_of_the_domain(tmp_path: Path) -> None:
+    file = write(
+        tmp_path,
+        '[domain]\nsource = "ledger"\nfallback = "postgres"\nshadow = "postgres"\n'
+        f'[domain.metrics.{GAUGE}]\nsource = "postgres"\nshadow = "none"\nabsolute = 3\n',
+    )
+    config = load(file, **DSN)
+    assert config.sources_of("convoy_event_queue_backlog_seconds") == ("ledger", "postgres", "postgres")
+    assert config.sources_of(GAUGE) == ("postgres", None, None)
+    assert config.metrics[GAUGE].absolute == 3.0
+    assert config.reads("ledger")
+    assert config.reads("postgres")
+
+
+def test_a_counter_has_no_fallback_whatever_the_domain_says() -> None:
+    config = load(OTEL_QUEUE_DOMAIN_SOURCE="ledger", OTEL_QUEUE_DOMAIN_FALLBACK="postgres", **DSN)
+    assert config.sources_of(COUNTER) == ("ledger", None, None)
+    assert config.sources_of(GAUGE) == ("ledger", "postgres", None)
+
+
+def test_without_a_source_neither_ledger_nor_database_is_read() -> None:
+    config = load(**DSN)
+    assert config.sources_of(GAUGE) == (None, None, None)
+    assert not config.reads("ledger")
+    assert not config.reads("postgres")
+
+
+def test_the_faults_of_the_domain_are_told_together(tmp_path: Path) -> None:
+    file = write(
+        tmp_path,
+        f'[domain]\nsource = "ledger"\nshadow = "ledger"\n[domain.metrics.{COUNTER}]\nfallback = "postgres"\n'
+        "[domain.metrics.convoy_event_que_total]\n"
+        f'[domain.metrics.{GAUGE}]\nsource = "mysql"\nabsolute = -1\nrelative = "x"\nage_second = 1\n',
+    )
+    said = faults(file)
+    for part in (
+        "domain.shadow: is the source itself, ledger",
+        f"domain.metrics.{COUNTER}.fallback: a counter has none",
+        "domain.metrics.convoy_event_que_total: no such domain metric; did you mean convoy_event_queue_total?",
+        f"domain.metrics.{GAUGE}.source: must be one of ledger, postgres, none, not 'mysql'",
+        f"domain.metrics.{GAUGE}.absolute: must be at least 0, not -1",
+        f"domain.metrics.{GAUGE}.relative: must be a number, not 'x'",
+        f"domain.metrics.{GAUGE}: unknown setting age_second; did you mean age_seconds?",
+    ):
+        assert part in said
+
+
+def test_a_fallback_or_a_shadow_without_a_source_is_a_fault() -> None:
+    assert "domain.fallback: is ledger, and there is no domain.source" in faults(OTEL_QUEUE_DOMAIN_FALLBACK="ledger")
+
+
+def test_postgres_needs_to_be_told_where_it_is() -> None:
+    assert "postgres.dsn: is needed" in faults(OTEL_QUEUE_DOMAIN_SOURCE="postgres")
+    assert load(OTEL_QUEUE_DOMAIN_SOURCE="postgres", **DSN).reads("postgres")
+
+
+def test_the_example_has_every_section_and_is_valid() -> None:
+    example = Path(__file__).parents[2] / "examples" / "otel-queue.toml"
+    config = load(example, **DSN)
+    assert config.sources_of(GAUGE) == ("ledger", "postgres", None)
+    sections = {line.strip("[]\n") for line in example.open(encoding="utf-8") if line.startswith("[")}
+    assert {*SECTIONS, "attributes"} <= sections

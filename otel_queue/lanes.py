@@ -1,0 +1,180 @@
+"""The lanes that a configuration asks for, each with a connection of its own."""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from otel_queue.asynq.families import memory_families, snapshot_families, task_type_families
+from otel_queue.asynq.inspector import Inspector
+from otel_queue.config import DOMAIN_METRICS, Config, QueueConfig, Secret
+from otel_queue.errors import ReadError
+from otel_queue.ledger.connect import ledger_reader, ledger_upkeep
+from otel_queue.ledger.families import ledger_families, self_families
+from otel_queue.ledger.upkeep import day_before
+from otel_queue.redis_client import connect
+from otel_queue.selection import Selection
+from otel_queue.sources import Collected, Lane
+
+# A slow lane's values outlive this many of its own intervals.
+_SLOW_LANE_INTERVALS: Final = 3
+# How often `serve` looks whether there is a new generation of the database's numbers.
+_POSTGRES_LOOK_SECONDS: Final = 5.0
+# How often `serve` looks for days to expire; every replica may, since a day expires once.
+_RETENTION_SECONDS: Final = 3600.0
+
+
+def inspector(config: Config) -> Inspector:
+    """An inspector of the queues' Redis."""
+    queue = config.queue
+    return Inspector(
+        connect(config.redis),
+        timeout_seconds=queue.timeout_seconds,
+        groups_cap=queue.groups_cap,
+        with_workers=queue.workers,
+    )
+
+
+def selection(config: Config) -> Selection:
+    """Where the domain metrics come from."""
+    domain = config.domain
+    return Selection(
+        {metric: config.sources_of(metric) for metric in DOMAIN_METRICS},
+        fallback_after_seconds=domain.fallback_after_seconds,
+        return_after_seconds=domain.return_after_seconds,
+    )
+
+
+def quick_lanes(config: Config) -> list[Lane]:
+    """The lanes that every reader waits for."""
+    queue, ledger = config.queue, config.ledger
+    lanes = [
+        Lane(
+            "queue",
+            _snapshot_collector(inspector(config), queue),
+            min_interval_seconds=queue.min_interval_seconds,
+            max_staleness_seconds=queue.max_staleness_seconds,
+        )
+    ]
+    if config.reads("ledger"):
+        lanes.append(
+            Lane(
+                "ledger",
+                _ledger_collector(config),
+                min_interval_seconds=queue.min_interval_seconds,
+                max_staleness_seconds=ledger.max_staleness_seconds,
+            )
+        )
+    return lanes
+
+
+def slow_lanes(config: Config) -> list[Lane]:
+    """The lanes on a slow cadence that are switched on; they are read in the background."""
+    queue = config.queue
+    slow: list[tuple[str, float, Callable[[], Collected]]] = [
+        ("memory", queue.memory_interval_seconds, _memory_collector(inspector(config))),
+        ("task_types", queue.task_types_interval_seconds, _task_type_collector(inspector(config), queue)),
+    ]
+    if config.reads("ledger") and config.ledger.retention_days:
+        slow.append(("retention", _RETENTION_SECONDS, _retention_collector(config)))
+    if config.reads("postgres") and config.postgres.dsn is not None:
+        slow.append(("postgres", _POSTGRES_LOOK_SECONDS, _postgres_collector(config, config.postgres.dsn)))
+    return [
+        Lane(
+            name,
+            collect,
+            min_interval_seconds=interval,
+            max_staleness_seconds=_staleness(name, interval, config),
+        )
+        for name, interval, collect in slow
+        if interval > 0
+    ]
+
+
+def _staleness(name: str, interval: float, config: Config) -> float:
+    """How long a slow lane's values hold: some of its own intervals, and the time that a collection may take."""
+    if name == "postgres":
+        postgres = config.postgres
+        # The source itself leaves out what is older than three of its intervals.
+        return _SLOW_LANE_INTERVALS * postgres.interval_seconds + 5 * postgres.statement_timeout_seconds
+    return _SLOW_LANE_INTERVALS * interval + config.queue.max_staleness_seconds
+
+
+def _postgres_collector(config: Config, dsn: Secret) -> Callable[[], Collected]:
+    from otel_queue.postgres.source import PostgresSource  # psycopg is an extra
+
+    postgres = config.postgres
+    source = PostgresSource(
+        dsn,
+        connect(config.ledger_redis),
+        namespace=config.ledger.namespace,
+        parity=postgres.parity,
+        use_snapshot_tables=postgres.use_snapshot_tables,
+        interval_seconds=postgres.interval_seconds,
+        statement_timeout_seconds=postgres.statement_timeout_seconds,
+    )
+
+    def collect() -> Collected:
+        collected = source.collect()
+        oldest = min((family.time for family in collected.families), default=time.time())
+        return replace(collected, age_seconds=max(time.time() - oldest, 0.0))
+
+    return collect
+
+
+def _snapshot_collector(inspecting: Inspector, queue: QueueConfig) -> Callable[[], Collected]:
+    def collect() -> Collected:
+        snapshot = inspecting.snapshot()
+        return Collected(snapshot_families(snapshot, convoy=queue.convoy), snapshot.failures)
+
+    return collect
+
+
+def _ledger_collector(config: Config) -> Callable[[], Collected]:
+    domain = config.domain
+    reader = ledger_reader(config)
+
+    def collect() -> Collected:
+        snapshot = reader.snapshot()
+        exported = ledger_families(snapshot, lean=domain.labels == "lean", most_series=domain.most_series)
+        families = [*exported.families, *self_families(snapshot)]
+        return Collected(families, snapshot.failures, whole=not snapshot.failures, folded=exported.folded)
+
+    return collect
+
+
+def _retention_collector(config: Config) -> Callable[[], Collected]:
+    upkeep = ledger_upkeep(config)
+
+    def collect() -> Collected:
+        through = day_before(config.ledger.retention_days)
+        for project in upkeep.projects():
+            upkeep.expire(project, through)
+        return Collected([])
+
+    return collect
+
+
+def _memory_collector(inspecting: Inspector) -> Callable[[], Collected]:
+    def collect() -> Collected:
+        failures: Counter[str] = Counter()
+        usage = inspecting.memory_usage(failures=failures)
+        if failures and all(size is None for size in usage.values()):
+            raise ReadError(next(iter(failures)), f"memory usage of all {len(usage)} queues: {_words(failures)}")
+        return Collected(memory_families(usage, time.time()), failures)
+
+    return collect
+
+
+def _task_type_collector(inspecting: Inspector, queue: QueueConfig) -> Callable[[], Collected]:
+    def collect() -> Collected:
+        failures: Counter[str] = Counter()
+        types = inspecting.sample_task_types(size=queue.task_types_sample, failures=failures)
+        return Collected(task_type_families(types, time.time()), failures)
+
+    return collect
+
+
+def _words(failures: Counter[str]) -> str:
+    return ", ".join(f"{reason} ({count})" for reason, count in failures.items())
