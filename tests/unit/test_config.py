@@ -204,5 +204,6 @@ def test_the_example_has_every_section_and_is_valid() -> None:
     example = Path(__file__).parents[2] / "examples" / "otel-queue.toml"
     config = load(example, **DSN)
     assert config.sources_of(GAUGE) == ("ledger", "postgres", None)
-    sections = {line.strip("[]\n") for line in example.open(encoding="utf-8") if line.startswith("[")}
+    lines = example.read_text(encoding="utf-8").splitlines()
+    sections = {line.strip("[]") for line in lines if line.startswith("[")}
     assert {*SECTIONS, "attributes"} <= sections
