@@ -2,6 +2,7 @@ import contextlib
 import dataclasses
 import json
 import shutil
+import subprocess
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -39,9 +40,9 @@ class PrometheusServer:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def query(self, promql: str) -> list[Series]:
-        """The instant vector of now."""
-        data = self._get("/api/v1/query", query=promql)
+    def query(self, promql: str, at: float | None = None) -> list[Series]:
+        """The instant vector of now, or of a Unix time."""
+        data = self._get("/api/v1/query", query=promql, **({} if at is None else {"time": str(at)}))
         assert data["resultType"] == "vector", f"{promql} is a {data['resultType']}, not a vector"
         return [Series(row["metric"], float(row["value"][1])) for row in data["result"]]
 
@@ -73,9 +74,15 @@ def _scrape_configs(targets: dict[str, Sequence[str]]) -> str:
 
 @contextlib.contextmanager
 def prometheus_server(
-    config: str | dict[str, Sequence[str]], *, scrape_interval: str = "250ms"
+    config: str | dict[str, Sequence[str]],
+    *,
+    scrape_interval: str = "250ms",
+    flags: Sequence[str] = (),
+    history: str = "",
 ) -> Iterator[PrometheusServer]:
-    """`config` is a configuration's text, or the addresses to scrape by job.
+    """`config` is a configuration's text, or the addresses to scrape by job; `flags` are more of the command line's.
+
+    `history` is text of OpenMetrics with times, which it has stored already.
 
     The text's own `global` section is replaced, so that a shipped configuration scrapes at a test's pace.
     """
@@ -85,6 +92,8 @@ def prometheus_server(
     with temporary_directory() as directory:
         config_file = directory / "prometheus.yml"
         config_file.write_text(yaml.safe_dump(settings))
+        if history:
+            _store(history, directory)
         port = free_port()
         process = ServerProcess(
             f"prometheus-{port}",
@@ -93,6 +102,7 @@ def prometheus_server(
                 f"--config.file={config_file}",
                 f"--storage.tsdb.path={directory / 'data'}",
                 f"--web.listen-address=127.0.0.1:{port}",
+                *flags,
             ],
             is_ready=lambda: _answers(port),
             directory=Path(directory),
@@ -102,6 +112,15 @@ def prometheus_server(
             yield PrometheusServer(process, port)
         finally:
             process.stop()
+
+
+def _store(history: str, directory: Path) -> None:
+    file = directory / "history.txt"
+    file.write_text(history, encoding="utf-8")
+    subprocess.run(
+        [find_tool("promtool"), "tsdb", "create-blocks-from", "openmetrics", str(file), str(directory / "data")],
+        check=True, capture_output=True,
+    )  # fmt: skip
 
 
 def _answers(port: int) -> bool:
