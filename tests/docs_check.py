@@ -11,6 +11,7 @@ from pathlib import Path
 from otel_queue.catalog import CATALOG
 from otel_queue.cli.catalog import markdown
 from otel_queue.config.settings import SECTIONS, all_settings
+from otel_queue.export.allow_lists import collector_processors
 
 ROOT = Path(__file__).parent.parent
 _LINK = re.compile(r"\]\((?!https?://|#|mailto:)([^)#\s]+)")
@@ -72,6 +73,9 @@ basic_auth_users:
 With it every path asks for credentials, health included.
 """
 
+_GATEWAY = "collector-config/gateway.yaml"
+_GATEWAY_MARK = "  # Generated from otel_queue/catalog.py by `make docs`; `make check` compares.\n"
+
 
 def configuration() -> str:
     """The text of docs/configuration.md."""
@@ -95,7 +99,17 @@ def _default(value: object) -> str:
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
-GENERATED = {"docs/metrics.md": lambda: markdown(CATALOG.values()), "docs/configuration.md": configuration}
+def gateway() -> str:
+    """The text of collector-config/gateway.yaml: its own up to a line that says so, then the catalog's allow lists."""
+    own = (ROOT / _GATEWAY).read_text(encoding="utf-8").partition(_GATEWAY_MARK)[0]
+    return own + _GATEWAY_MARK + collector_processors({})
+
+
+GENERATED = {
+    "docs/metrics.md": lambda: markdown(CATALOG.values()),
+    "docs/configuration.md": configuration,
+    _GATEWAY: gateway,
+}
 
 
 def faults() -> list[str]:

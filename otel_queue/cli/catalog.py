@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from otel_queue.catalog import CATALOG, Row
+from otel_queue.cli.options import add_settings, settings_of
 from otel_queue.cli.table import table
 
 _MARKDOWN_HEAD: Final = """\
@@ -27,6 +28,10 @@ def add_command(commands: Any) -> None:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--markdown", action="store_true", help="as docs/metrics.md")
     form.add_argument("--json", action="store_true", help="as a JSON array")
+    form.add_argument(
+        "--collector", action="store_true", help="as allow lists for a Collector, narrowed by the file's [attributes]"
+    )
+    add_settings(parser, ())
     parser.set_defaults(run=_run)
 
 
@@ -36,11 +41,19 @@ def _run(options: argparse.Namespace) -> int:
         print(json.dumps([asdict(row) for row in rows], indent=2))
     elif options.markdown:
         print(markdown(rows), end="")
+    elif options.collector:
+        print(_collector(options), end="")
     else:
         head = ("METRIC", "KIND", "UNIT", "KEYS", "OWNER", "STABILITY", "SINCE")
         print(table(head, ((row.name, row.kind, row.unit, ",".join(row.keys), row.owner, row.stability, row.since)
                            for row in rows)))  # fmt: skip
     return 0
+
+
+def _collector(options: argparse.Namespace) -> str:
+    from otel_queue.export.allow_lists import collector_processors
+
+    return "processors:\n" + collector_processors(settings_of(options).attributes)
 
 
 def markdown(rows: Iterable[Row]) -> str:

@@ -15,24 +15,24 @@ from otel_queue.export.instruments import allowed_keys
 _WIDTH: Final = 120
 
 _PROCESSORS: Final = """\
-filter/catalog:
-  error_mode: propagate
-  metric_conditions:
-    - >-
-      not ContainsValue([
+  filter/catalog:
+    error_mode: propagate
+    metric_conditions:
+      - >-
+        not ContainsValue([
 {names}
-      ], metric.name)
-    # They cannot be aggregated below, and no metric of the catalog is one.
-    - metric.type == METRIC_DATA_TYPE_SUMMARY
-transform/catalog:
-  error_mode: propagate
-  metric_statements:
+        ], metric.name)
+      # They cannot be aggregated below, and no metric of the catalog is one.
+      - metric.type == METRIC_DATA_TYPE_SUMMARY
+  transform/catalog:
+    error_mode: propagate
+    metric_statements:
 {statements}
 """
 
 
 def collector_processors(attributes: Mapping[str, Sequence[str]]) -> str:
-    """YAML of two processors, to stand under a Collector's `processors`, `filter/catalog` before `transform/catalog`.
+    """YAML of two processors, indented to stand under `processors:`; `filter/catalog` goes before `transform/catalog`.
 
     The first drops what is not in the catalog. The second leaves each metric the keys of its row, narrowed by
     `attributes` as its View is, and combines what becomes equal within one push as a View does: counts are summed,
@@ -40,8 +40,8 @@ def collector_processors(attributes: Mapping[str, Sequence[str]]) -> str:
     """
     names = ", ".join(f'"{name}"' for name in CATALOG)
     return _PROCESSORS.format(
-        names=textwrap.fill(names, _WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 8),
-        statements="\n".join(f"    - {_statement(row, allowed_keys(row, attributes))}" for row in CATALOG.values()),
+        names=textwrap.fill(names, _WIDTH, initial_indent=" " * 10, subsequent_indent=" " * 10),
+        statements="\n".join(f"      - {_statement(row, allowed_keys(row, attributes))}" for row in CATALOG.values()),
     )
 
 
