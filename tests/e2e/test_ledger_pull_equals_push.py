@@ -90,8 +90,8 @@ def paths() -> Iterator[Paths]:
             config = """
                 [queue]
                 min_interval_seconds = 0.2
-                [ledger]
-                enabled = true
+                [domain]
+                source = "ledger"
             """
             serves[protocol] = stack.enter_context(serve(redis.url, config=config, environment=environment))
         addresses = ", ".join(f'"{each.address}"' for each in serves.values())
