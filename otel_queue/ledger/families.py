@@ -1,8 +1,6 @@
 """From the ledger to families of the catalog: names joined, unknown labels shown, too many series folded."""
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from otel_queue import labels
@@ -10,20 +8,11 @@ from otel_queue.catalog import CATALOG
 from otel_queue.ledger.reader import Labels, LedgerSnapshot, Project
 from otel_queue.lifecycle import STATUSES
 from otel_queue.samples import Family, LabelValues
+from otel_queue.series_budget import Exported, Samples, fold_endpoints
 
 SOURCE: Final = "ledger"
 # A group beyond the ledger's hard cap, whose labels were not kept.
 _OVERFLOW: Final = Labels(labels.OTHER, labels.OTHER, labels.OTHER)
-
-_Samples = dict[LabelValues, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Exported:
-    """Families, and what was done to fit them: `folded` series per metric went into `other`."""
-
-    families: list[Family]
-    folded: Mapping[str, int]
 
 
 def ledger_families(snapshot: LedgerSnapshot, *, lean: bool = False, most_series: int = 20_000) -> Exported:
@@ -33,7 +22,7 @@ def ledger_families(snapshot: LedgerSnapshot, *, lean: bool = False, most_series
     than `most_series` series in a metric keeps the endpoints that sort first; the others' series add up under
     endpoint `other`, whatever the order in which they came.
     """
-    samples: dict[str, _Samples] = {
+    samples: dict[str, Samples] = {
         "convoy_event_queue_total": {},
         "convoy_event_queue_backlog_seconds": {},
         "convoy_event_delivery_queue_total": {},
@@ -45,9 +34,7 @@ def ledger_families(snapshot: LedgerSnapshot, *, lean: bool = False, most_series
     folded: Counter[str] = Counter()
     for project in snapshot.projects:
         for name, found in _project_samples(project, snapshot.time, lean).items():
-            endpoint = _ENDPOINT.get(name)
-            kept = found if endpoint is None else _fold(found, endpoint, most_series, name, folded)
-            samples[name].update(kept)
+            samples[name].update(fold_endpoints(name, found, most_series, folded))
     birth = snapshot.birth_us / 1e6
     families = [
         Family(name, list(found.items()), snapshot.time, SOURCE, birth if CATALOG[name].kind == "counter" else None)
@@ -56,20 +43,12 @@ def ledger_families(snapshot: LedgerSnapshot, *, lean: bool = False, most_series
     return Exported(families, folded)
 
 
-# Where the endpoint stands among the label values.
-_ENDPOINT: Final = {
-    "convoy_event_delivery_queue_total": 2,
-    "convoy_event_delivery_queue_backlog_seconds": 1,
-    "convoy_event_delivery_attempts_total": 1,
-}
-
-
-def _project_samples(project: Project, now: float, lean: bool) -> dict[str, _Samples]:
+def _project_samples(project: Project, now: float, lean: bool) -> dict[str, Samples]:
     name, organisation_id, organisation_name = ("", "", "") if lean else project.names
     oldest = project.oldest_us()
     deliveries: Counter[LabelValues] = Counter()
-    by_endpoint: _Samples = {}
-    by_source: _Samples = {}
+    by_endpoint: Samples = {}
+    by_source: Samples = {}
     for (group, status), count in project.deliveries.items():
         told = project.groups[group] if group else _OVERFLOW
         endpoint, source = _shown(told.endpoint), _shown(told.source)
@@ -90,7 +69,7 @@ def _project_samples(project: Project, now: float, lean: bool) -> dict[str, _Sam
     for group, count in project.events.items():
         source = _shown(project.sources[group]) if group else labels.OTHER
         events[project.project, source, "success"] += count
-    found: dict[str, _Samples] = {
+    found: dict[str, Samples] = {
         "convoy_event_queue_total": dict(events),
         "convoy_event_queue_backlog_seconds": by_source,
         "convoy_event_delivery_queue_total": dict(deliveries),
@@ -106,28 +85,6 @@ def _project_samples(project: Project, now: float, lean: bool) -> dict[str, _Sam
 
 def _shown(told: str | None) -> str:
     return labels.UNKNOWN if told is None else told
-
-
-def _fold(found: _Samples, endpoint: int, most: int, name: str, folded: Counter[str]) -> _Samples:
-    if len(found) <= most:
-        return found
-    combine = CATALOG[name].combine
-    per_endpoint = Counter(labelled[endpoint] for labelled in found)
-    kept: set[str] = set()
-    room = most
-    for value in sorted(per_endpoint):
-        room -= per_endpoint[value]
-        if room < 0:
-            break
-        kept.add(value)
-    result: _Samples = {}
-    for labelled, number in found.items():
-        label = labelled
-        if labelled[endpoint] not in kept:
-            folded[name] += 1
-            label = (*labelled[:endpoint], labels.OTHER, *labelled[endpoint + 1 :])
-        result[label] = combine(result[label], number) if label in result else number
-    return result
 
 
 def self_families(snapshot: LedgerSnapshot) -> list[Family]:

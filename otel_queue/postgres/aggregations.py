@@ -36,6 +36,7 @@ class Found(NamedTuple):
 def read_families(reading: Reading, reckoning: Reckoning, now: float, before_each: Callable[[], None]) -> Found:
     """All families of one transaction, which began at `now` (Unix seconds, by the clock they are aged by).
 
+    On a replica their time is that of its state. The gateway's snapshots have their own, which comes with them.
     A statement that fails costs its own families. Raises ReadError when none of them can be read, and what
     `before_each`, called before every statement, raises.
     """
@@ -46,7 +47,7 @@ def read_families(reading: Reading, reckoning: Reckoning, now: float, before_eac
     for name, parse in _STATEMENTS[reckoning].items():
         before_each()
         try:
-            time = now if reckoning != "snapshot" else _refreshed(times, name)
+            time = now - reading.lag_seconds if reckoning != "snapshot" else _refreshed(times, name)
             found = parse(reading.rows(f"{reckoning}/{name}"), failures)
         except ReadError as error:
             failed = error

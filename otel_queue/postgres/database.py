@@ -5,7 +5,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib import resources
 from typing import Any, Final, LiteralString
@@ -19,7 +19,7 @@ APPLICATION_NAME: Final = "otel-queue"
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
 # What the server may take beyond its own timeout before we hang up.
 GRACE_SECONDS: Final = 5.0
-# Between two statements only the lease is renewed: a process that stops there must not hold up vacuum for long.
+# Between two statements little is done: a process that stops there must not hold up vacuum for long.
 IDLE_SECONDS: Final = 30.0
 
 Row = tuple[Any, ...]
@@ -41,25 +41,36 @@ class Database:
     """Opens a connection per transaction, so that a failover, a new password and a pooler are nothing special."""
 
     def __init__(
-        self, dsn: Dsn, *, statement_timeout_seconds: float, connect_timeout_seconds: float = CONNECT_TIMEOUT_SECONDS
+        self,
+        dsn: Dsn,
+        *,
+        statement_timeout_seconds: float,
+        connect_timeout_seconds: float = CONNECT_TIMEOUT_SECONDS,
+        idle_seconds: float = IDLE_SECONDS,
     ) -> None:
         self._dsn = dsn
         self._statement_timeout = statement_timeout_seconds
         self._connect_timeout = connect_timeout_seconds
+        self._idle = idle_seconds
 
     def __str__(self) -> str:
         return str(self._dsn)
 
     @contextlib.contextmanager
-    def reading(self) -> Iterator["Reading"]:
-        """A REPEATABLE READ, READ ONLY transaction: all its statements see one state. Raises ReadError."""
+    def reading(self, before: Callable[[], None] | None = None) -> Iterator["Reading"]:
+        """A REPEATABLE READ, READ ONLY transaction: all its statements see one state. Raises ReadError.
+
+        `before` is called when all is ready and the state is not fixed yet.
+        """
         connection = self._connect()
         try:
             connection.read_only = True
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             connection.prepare_threshold = None  # prepared statements do not outlive a transaction at a pooler
             reading = Reading(connection, self._dsn, self._statement_timeout)
-            reading.begin()
+            if before is not None:
+                before()
+            reading.begin(self._idle)
             yield reading
         finally:
             connection.close()  # nothing was written: the transaction just ends
@@ -78,33 +89,55 @@ class Database:
 
 
 class Reading:
-    """A transaction in progress. `began` is its start in `time.monotonic` seconds."""
+    """A transaction in progress. `began` is its start in `time.monotonic` seconds.
+
+    `lag_seconds` is by how much the state it sees was older than that already: more than 0 on a replica alone.
+    """
 
     def __init__(self, connection: "psycopg.Connection[Row]", dsn: Dsn, statement_timeout_seconds: float) -> None:
         self._connection = connection
         self._dsn = dsn
         self._timeout = statement_timeout_seconds
         self.began = 0.0
+        self.lag_seconds = 0.0
 
-    def begin(self) -> None:
-        """Sets the limits; the transaction's now() is from here."""
+    def begin(self, idle_seconds: float) -> None:
+        """Sets the limits and fixes the state; the transaction's now() is from here."""
         self.began = time.monotonic()
         with self._limited():  # begins the transaction that later statements have a savepoint in
-            limits = {"statement": self._timeout, "idle": IDLE_SECONDS}
+            limits = {"statement": self._timeout, "idle": idle_seconds}
             self._connection.execute(_LIMITS, {name: str(round(limit * 1000)) for name, limit in limits.items()})
+        # At once: a replica goes on replaying, while this transaction sees what was there at its start.
+        [[self.lag_seconds]] = self.rows("replica_lag")
 
     @property
     def is_alive(self) -> bool:
         """Whether more can be read."""
         return not self._connection.closed
 
-    def rows(self, name: str) -> list[Row]:
+    def rows(self, name: str, arguments: Mapping[str, Any] | None = None) -> list[Row]:
         """All rows of the statement in NAME.sql.
 
         Raises ReadError; unless the connection is lost the transaction goes on as if it had not been asked.
         """
         with self._limited(), self._connection.transaction():
-            return self._connection.execute(statement(name)).fetchall()
+            return self._connection.execute(statement(name), arguments).fetchall()
+
+    def stream(self, name: str, arguments: Mapping[str, Any], batch_rows: int) -> Iterator[list[Row]]:
+        """The rows of the statement in NAME.sql, at most `batch_rows` of them in memory.
+
+        The server keeps the rest until it is asked, but not for more than `IDLE_SECONDS`. Raises ReadError, after
+        which nothing more can be read.
+        """
+        with psycopg.ServerCursor(self._connection, "rows") as cursor:
+            with self._limited():
+                cursor.execute(statement(name), arguments)
+            while rows := self._fetch(cursor, batch_rows):
+                yield rows
+
+    def _fetch(self, cursor: "psycopg.ServerCursor[Row]", batch_rows: int) -> list[Row]:
+        with self._limited():
+            return cursor.fetchmany(batch_rows)
 
     @contextlib.contextmanager
     def _limited(self) -> Iterator[None]:

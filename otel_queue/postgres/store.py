@@ -13,6 +13,15 @@ from otel_queue.redis_client import ErrorReply, RedisLink, Reply, Request, array
 # The hash outlives the exporters by this much.
 _LIFE_MS: Final = 7 * 86_400_000
 _MOST_FAILURE_CHARACTERS: Final = 1000
+# A store that failed is left alone for this many times what that took: one that does not answer costs little then.
+_REST: Final = 4.0
+# Why Redis is no store at the moment. Other reasons are faults of what is in it, or of ours.
+GONE: Final = frozenset(
+    {
+        "connection", "timeout", "loading", "readonly", "out_of_memory", "moved", "cluster_down", "master_down",
+        "auth", "permission",
+    }
+)  # fmt: skip
 
 
 class Lease(NamedTuple):
@@ -36,7 +45,10 @@ class Seen:
 
 
 class GenerationStore:
-    """One hash in Redis. Every method is one round trip and raises ReadError."""
+    """One hash in Redis. Every method is one round trip and raises ReadError.
+
+    After one that failed slowly the next ones fail at once for a while, by the same reason.
+    """
 
     def __init__(
         self,
@@ -53,7 +65,10 @@ class GenerationStore:
         self._interval_us = _microseconds(interval_seconds)
         self._lease_us = _microseconds(lease_seconds)
         self._timeout = timeout_seconds
+        self._most_rest = interval_seconds
         self._held: tuple[bytes, Generation] | None = None
+        self._failure: ReadError | None = None
+        self._rests_until = 0.0  # by the monotonic clock
 
     def look(self, *, take: bool = True) -> Seen:
         """What is kept; with `take` the lease too, if the generation is due or broken and no other has the lease.
@@ -110,9 +125,17 @@ class GenerationStore:
 
     def _eval(self, script: str, *arguments: bytes | int) -> Reply:
         command = pack("EVAL", _script(script), 1, self.key, *arguments)
-        [answer] = self._link.exchange([Request(self.key, command, 1)], time.monotonic() + self._timeout)
-        if isinstance(answer, ReadError):
-            raise answer
+        began = time.monotonic()
+        if self._failure is not None and began < self._rests_until:
+            raise ReadError(self._failure.reason, str(self._failure))
+        try:
+            [answer] = self._link.exchange([Request(self.key, command, 1)], began + self._timeout)
+            if isinstance(answer, ReadError):
+                raise answer
+        except ReadError as error:
+            ended = time.monotonic()
+            self._failure, self._rests_until = error, ended + min(_REST * (ended - began), self._most_rest)
+            raise
         if isinstance(answer[0], ErrorReply):
             raise ReadError(reply_reason(answer[0]), str(answer[0]))
         return answer[0]

@@ -1,7 +1,7 @@
 """The gateway's database as a test fills it, and its families in a few letters."""
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +55,15 @@ INSERT INTO convoy.projects VALUES ('P', 'Proj', 'outgoing', 'O');
 
 
 class Gateway:
-    """A database with the gateway's tables, empty but for its organisation, O, and project, P."""
+    """A database with the gateway's tables, empty but for its organisation, O, and project, P; as it is if not new."""
 
-    def __init__(self, server: PostgresServer, database: str) -> None:
+    def __init__(self, server: PostgresServer, database: str, *, is_new: bool = True) -> None:
         self.server = server
         self.database = database
         self._connection = server.connect(database)
         self._numbers = itertools.count(1)
-        self._connection.execute(_EMPTY.encode())
+        if is_new:
+            self._connection.execute(_EMPTY.encode())
 
     def close(self) -> None:
         self._connection.close()
@@ -78,6 +79,17 @@ class Gateway:
         """One statement with arguments, or several without."""
         cursor = self._connection.execute(text.encode(), arguments or None)
         return cursor.fetchall() if cursor.description else []
+
+    def execute_many(self, text: str, rows: Iterable[Sequence[Any]]) -> None:
+        """One statement for each row, all or none of them."""
+        with self._connection.transaction(), self._connection.cursor() as cursor:
+            cursor.executemany(text.encode(), rows)
+
+    def copy(self, text: str, rows: Iterable[Sequence[Any]]) -> None:
+        """COPY ... FROM STDIN."""
+        with self._connection.cursor() as cursor, cursor.copy(text.encode()) as copy:
+            for row in rows:
+                copy.write_row(row)
 
     def event(self, id: str, *, source: str | None = None, project: str = "P", status: str = "Success") -> None:
         self.execute(

@@ -20,7 +20,6 @@ from tests.postgres.exporters import (
     events,
     example,
     example_at,
-    exporters,
     failing,
     held,
     is_held_up,
@@ -30,7 +29,6 @@ from tests.postgres.exporters import (
 )
 from tests.postgres.gateway import Gateway
 from tests.servers.process import wait_until
-from tests.servers.redis import redis_server as new_redis_server
 
 
 def test_while_one_reads_for_the_first_time_others_do_not_and_say_so(exporter: Exporter, refresh: Any) -> None:
@@ -210,13 +208,3 @@ def test_after_a_failure_nobody_asks_the_database_again_within_the_interval(
     make_older(client, "failed_at", 61)
     assert events(exporter().collect()) == {}
     assert "failure" not in held(client)
-
-
-def test_when_redis_goes_in_the_middle_of_a_reading_nothing_is_served(gateway: Gateway, refresh: Any) -> None:
-    with new_redis_server() as server, exporters(gateway, server.url) as new:
-        reading = refresh(new())
-        server.kill()
-        reading.let_go()
-        assert reading.error is not None
-        assert reading.error.reason == "connection"
-        assert "redis" in str(reading.error)

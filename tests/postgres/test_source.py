@@ -28,7 +28,6 @@ from tests.postgres.exporters import (
 )
 from tests.postgres.gateway import DELIVERIES, EVENT_BACKLOG, EVENTS, Gateway, by_name
 from tests.servers.postgres import postgres_server
-from tests.servers.redis import redis_server as new_redis_server
 
 
 def test_one_exporter_reads_and_all_serve_the_same(gateway: Gateway, exporter: Exporter) -> None:
@@ -131,11 +130,6 @@ def test_a_broken_generation_that_cannot_be_replaced_is_an_error_not_a_zero(
     assert failing(exporter()).reason == "connection"
 
 
-def test_a_key_of_another_type_is_an_error(exporter: Exporter, client: redis.Redis) -> None:
-    client.set(KEY, "mine")
-    assert failing(exporter()).reason == "wrong_type"
-
-
 def test_exporters_that_count_in_different_ways_do_not_share(gateway: Gateway, exporter: Exporter) -> None:
     gateway.event("e1", source="http")
     gateway.event("e2")
@@ -195,28 +189,6 @@ def test_a_generation_that_is_too_old_is_not_served(exporter: Exporter, client: 
     assert failing(exporter(no_database(), interval_seconds=60)).reason == "connection"
     client.hdel(KEY, "failure")
     assert failing(exporter(no_database(), interval_seconds=60)).reason == "stale"
-
-
-def test_without_redis_there_is_nothing_to_serve_and_the_database_is_left_alone(gateway: Gateway) -> None:
-    with new_redis_server() as server, exporters(gateway, server.url) as new:
-        source = new()
-        source.collect()
-        sessions = "SELECT sessions FROM pg_stat_database WHERE datname = %s"
-        server.kill()
-        before = gateway.execute(sessions, gateway.database)
-        error = failing(source)
-        assert error.reason == "connection"
-        assert "redis" in str(error)
-        assert gateway.execute(sessions, gateway.database) == before
-        server.start()
-        gateway.event("e1")
-        assert events(source.collect()) == {"http": 1.0}
-
-
-def test_a_redis_that_refuses_to_write_is_an_error(gateway: Gateway) -> None:
-    users = ["reader on >secret ~* +@all -eval"]
-    with new_redis_server(users=users) as server, exporters(gateway, server.url_for("reader", "secret")) as new:
-        assert failing(new()).reason == "permission"
 
 
 def test_when_the_database_comes_back_it_is_read_again(redis_url: str, client: redis.Redis) -> None:
