@@ -14,13 +14,19 @@ from otel_queue.ledger.connect import ledger_reader, ledger_upkeep
 from otel_queue.ledger.families import ledger_families, self_families
 from otel_queue.ledger.upkeep import day_before
 from otel_queue.redis_client import connect
+from otel_queue.samples import Family
 from otel_queue.selection import Selection
+from otel_queue.shadow.connect import shadow_journal, shadow_witness
+from otel_queue.shadow.families import shadow_families
+from otel_queue.shadow.shadow import Shadow
+from otel_queue.shadow.tolerance import tolerances
+from otel_queue.shard import Shard
 from otel_queue.sources import Collected, Lane
 
 # A slow lane's values outlive this many of its own intervals.
 _SLOW_LANE_INTERVALS: Final = 3
-# How often `serve` looks whether there is a new generation of the database's numbers.
-_POSTGRES_LOOK_SECONDS: Final = 5.0
+# How often `serve` looks whether there is a new generation of the database's numbers, or a new comparison of them.
+_LOOK_SECONDS: Final = 5.0
 # How often `serve` looks for days to expire; every replica may, since a day expires once.
 _RETENTION_SECONDS: Final = 3600.0
 
@@ -79,7 +85,10 @@ def slow_lanes(config: Config) -> list[Lane]:
     if config.reads("ledger") and config.ledger.retention_days:
         slow.append(("retention", _RETENTION_SECONDS, _retention_collector(config)))
     if config.reads("postgres") and config.postgres.dsn is not None:
-        slow.append(("postgres", _POSTGRES_LOOK_SECONDS, _postgres_collector(config, config.postgres.dsn)))
+        shadow = shadow_witness(config)
+        slow.append(("postgres", _LOOK_SECONDS, _postgres_collector(config, config.postgres.dsn, shadow)))
+        if shadow is not None:
+            slow.append(("shadow", _LOOK_SECONDS, _shadow_collector(config, shadow)))
     return [
         Lane(
             name,
@@ -101,7 +110,7 @@ def _staleness(name: str, interval: float, config: Config) -> float:
     return _SLOW_LANE_INTERVALS * interval + config.queue.max_staleness_seconds
 
 
-def _postgres_collector(config: Config, dsn: Secret) -> Callable[[], Collected]:
+def _postgres_collector(config: Config, dsn: Secret, shadow: Shadow | None) -> Callable[[], Collected]:
     from otel_queue.postgres.source import PostgresSource  # psycopg is an extra
 
     postgres = config.postgres
@@ -113,14 +122,38 @@ def _postgres_collector(config: Config, dsn: Secret) -> Callable[[], Collected]:
         use_snapshot_tables=postgres.use_snapshot_tables,
         interval_seconds=postgres.interval_seconds,
         statement_timeout_seconds=postgres.statement_timeout_seconds,
+        lean=config.domain.labels == "lean",
+        most_series=config.domain.most_series,
+        witness=shadow,
     )
 
     def collect() -> Collected:
         collected = source.collect()
         oldest = min((family.time for family in collected.families), default=time.time())
-        return replace(collected, age_seconds=max(time.time() - oldest, 0.0))
+        families = [_of_shard(family, config.shard) for family in collected.families]
+        return replace(collected, families=families, age_seconds=max(time.time() - oldest, 0.0))
 
     return collect
+
+
+def _shadow_collector(config: Config, shadow: Shadow) -> Callable[[], Collected]:
+    """What has come of all comparisons, whoever made them, and what has failed in ours."""
+    journal, compared = shadow_journal(config), tolerances(config)
+    max_age_seconds = _staleness("postgres", 0.0, config)
+
+    def collect() -> Collected:
+        journaled = journal.read()
+        failures = Counter(journaled.failures) + shadow.take_failures()
+        return Collected(shadow_families(journaled, compared, max_age_seconds=max_age_seconds), failures)
+
+    return collect
+
+
+def _of_shard(family: Family, shard: Shard) -> Family:
+    """With the shard's projects alone; a project is the first label of every domain metric."""
+    if shard.count == 1:
+        return family
+    return replace(family, samples=[sample for sample in family.samples if shard.owns(sample[0][0])])
 
 
 def _snapshot_collector(inspecting: Inspector, queue: QueueConfig) -> Callable[[], Collected]:
@@ -133,7 +166,7 @@ def _snapshot_collector(inspecting: Inspector, queue: QueueConfig) -> Callable[[
 
 def _ledger_collector(config: Config) -> Callable[[], Collected]:
     domain = config.domain
-    reader = ledger_reader(config)
+    reader = ledger_reader(config, shard=config.shard)
 
     def collect() -> Collected:
         snapshot = reader.snapshot()

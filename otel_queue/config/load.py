@@ -22,6 +22,7 @@ from otel_queue.config.settings import (
     all_settings,
 )
 from otel_queue.errors import ConfigError
+from otel_queue.shard import parse_shard
 
 CONFIG_FILE_VARIABLE: Final = "OTEL_QUEUE_CONFIG"
 _TRUE: Final = frozenset({"true", "1", "yes", "on"})
@@ -284,6 +285,10 @@ def _check(config: Config, environment: Mapping[str, str]) -> list[str]:
             faults.append(f"redis.{name}: {path} is not a file")
     if config.domain.labels not in ("full", "lean"):
         faults.append(f"domain.labels: must be full or lean, not {config.domain.labels!r}")
+    try:
+        parse_shard(config.domain.shard)
+    except ValueError as error:
+        faults.append(f"domain.shard: {error}")
     faults.extend(_check_sources(config))
     try:
         parse_listen(config.server.listen)

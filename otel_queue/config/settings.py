@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 from otel_queue.catalog import CATALOG
 from otel_queue.config.redis_url import RedisUrl, parse_redis_url
 from otel_queue.config.secret import Secret
+from otel_queue.shard import Shard, parse_shard
 
 ENVIRONMENT_PREFIX: Final = "OTEL_QUEUE_"
 NONE: Final = "none"
@@ -95,6 +96,7 @@ class DomainConfig:
     most_series: int = setting(
         20_000, "series per project and metric; endpoints beyond it add up under `other`", minimum=1
     )
+    shard: str = setting("0/1", "I/N: of N exporters that share the projects this is number I, from 0", name="shard")
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +202,11 @@ class Config:
         if self.ledger.url is None:
             return self.redis
         return replace(self.redis, url=self.ledger.url, username=None, password=None)
+
+    @property
+    def shard(self) -> Shard:
+        """The part of the projects that this exporter takes; raises ValueError."""
+        return parse_shard(self.domain.shard)
 
     def sources_of(self, metric: str) -> Sources:
         """Where a domain metric comes from. A counter has no fallback: another one's count is not its own."""
