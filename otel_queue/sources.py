@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from otel_queue.errors import OtelQueueError, ReadError, WriteError
+from otel_queue.recent_errors import RecentErrors
 from otel_queue.samples import Family
 from otel_queue.selection import Supply
 from otel_queue.status import LaneState
@@ -64,6 +65,7 @@ class Lane:
         self._families: Mapping[str, Family] = {}
         self._errors: Counter[str] = Counter()
         self._last_error: str | None = None
+        self._recent = RecentErrors(name)
 
     def refresh(self, budget_seconds: float) -> None:
         """Makes the families as fresh as `min_interval_seconds`, waiting at most `budget_seconds`.
@@ -101,14 +103,17 @@ class Lane:
     def state(self) -> LaneState:
         """How the lane is doing now."""
         with self._lock:
+            age = self._age()
             return LaneState(
                 name=self.name,
                 up=self._up,
                 duration_seconds=self._duration,
                 last_success=self._last_success,
-                age_seconds=self._age(),
+                age_seconds=age,
                 errors=dict(self._errors),
                 last_error=self._last_error,
+                stale=age is not None and age > self._max_staleness,
+                recent=self._recent.newest_first(),
             )
 
     def _age(self) -> float | None:
@@ -136,6 +141,8 @@ class Lane:
             if collected is not None:
                 self._families = {family.name: family for family in collected.families}
                 self._errors.update(collected.failures)
+                for reason, count in collected.failures.items():
+                    self._recent.note(reason, "some of what was asked for could not be read", self._now(), count)
                 self._whole, self._folded = collected.whole, collected.folded
                 # The age counts from before the reading: the values are at least this old.
                 self._succeeded = started - collected.age_seconds
@@ -145,6 +152,7 @@ class Lane:
                 reason = error.reason if isinstance(error, ReadError | WriteError) else "internal"
                 self._errors[reason] += 1
                 self._last_error = str(error) or type(error).__name__
+                self._recent.note(reason, self._last_error, self._now())
                 changed, self._up = self._up is not False, False
             self._running = None
         running.set()

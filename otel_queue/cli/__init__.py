@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"otel-queue: {error}", file=sys.stderr)
         return FINDING
     except ReadError as error:
-        print(f"otel-queue: Redis cannot be read ({error.reason}): {error}", file=sys.stderr)
+        print(f"otel-queue: cannot be read ({error.reason}): {error}", file=sys.stderr)
         return UNREACHABLE
     except OtelQueueError as error:
         print(f"otel-queue: {error}", file=sys.stderr)
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     # Imported here, not above, so that only what a command needs is loaded: --help stays quick.
-    from otel_queue.cli import catalog, check, demo, inspect, ledger, serve
+    from otel_queue.cli import catalog, check, demo, inspect, ledger, reconcile, seed, serve, shadow
 
     parser = argparse.ArgumentParser(
         prog="otel-queue", description="Asynq queue state through OpenTelemetry: Prometheus pull and OTLP push."
@@ -58,6 +58,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"otel-queue {__version__}")
     parser.add_argument("--verbose", action="store_true", help="log more, to stderr")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (serve, check, inspect, ledger, catalog, demo):
+    for module in (serve, check, inspect, ledger, seed, reconcile, shadow, catalog, demo):
         module.add_command(commands)
     return parser

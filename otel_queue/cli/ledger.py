@@ -73,6 +73,7 @@ def _show(options: argparse.Namespace) -> int:
             "events": sum(day.events.values()),
             "processing": len(day.oldest_us),
             "attempts": sum(project.attempts.values()) if name == "attempts" else None,
+            "approximate": name <= project.approximate or (name == "settled" and project.approximate != ""),
         }
         for project in snapshot.projects
         if options.project in (None, project.project)
@@ -81,7 +82,7 @@ def _show(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(rows, indent=2))
     else:
-        head = ("PROJECT", "DAY", "DELIVERIES", "EVENTS", "GROUPS IN PROCESSING", "ATTEMPTS EVER")
+        head = ("PROJECT", "DAY", "DELIVERIES", "EVENTS", "GROUPS IN PROCESSING", "ATTEMPTS EVER", "APPROXIMATE")
         print(table(head, (tuple(row.values()) for row in rows)))
     return 1 if snapshot.failures else 0
 

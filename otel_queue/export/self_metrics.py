@@ -6,12 +6,16 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from otel_queue.samples import Family
+from otel_queue.shard import Shard
 from otel_queue.status import LaneState
 from otel_queue.version import __version__
 
 SOURCE: Final = "self"
 SERIES: Final = "otel_queue_series"
 FOLDED: Final = "otel_queue_folded_series"
+SHARDS: Final = "otel_queue_shards"
+SHARD_PROJECTS: Final = "otel_queue_shard_projects"
+_EVENTS: Final = "convoy_event_queue_total"
 
 
 def self_families(states: Iterable[LaneState]) -> dict[str, Family]:
@@ -45,3 +49,13 @@ def series_families(
     series = [((name,), float(len(family.samples))) for name, family in families.items()]
     into_other = [((name,), float(folded.get(sources[name], {}).get(name, 0))) for name in families]
     return {SERIES: Family(SERIES, series, now, SOURCE), FOLDED: Family(FOLDED, into_other, now, SOURCE)}
+
+
+def shard_families(families: Mapping[str, Family], shard: Shard) -> dict[str, Family]:
+    """Of how many shards this is which, and the number of its projects that have an event."""
+    now = time.time()
+    found = {SHARDS: Family(SHARDS, [((), float(shard.count))], now, SOURCE)}
+    if (events := families.get(_EVENTS)) is not None:
+        projects = {values[0] for values, _ in events.samples}
+        found[SHARD_PROJECTS] = Family(SHARD_PROJECTS, [((str(shard.index),), float(len(projects)))], now, SOURCE)
+    return found

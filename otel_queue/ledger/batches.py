@@ -15,6 +15,7 @@ from otel_queue.lifecycle import (
     DayExpired,
     DeliveryCreated,
     EventCreated,
+    Label,
     ProjectDescribed,
     Record,
     StatusSet,
@@ -53,9 +54,12 @@ class Call(NamedTuple):
     records: int
 
 
-def calls(records: Iterable[Record], keys: Keys, retention: Retention) -> Iterator[Call]:
+def calls(
+    records: Iterable[Record], keys: Keys, retention: Retention, *, under_day: str | None = None
+) -> Iterator[Call]:
     """The calls that record all of `records`; each call is atomic, and repeating it changes nothing.
 
+    `under_day` is where they are kept, if not under the day that each id tells: for rows whose own day is gone.
     Raises ValueError for a record with an unknown status.
     """
     grouped: dict[tuple[str, str, str], list[Word]] = {}
@@ -73,7 +77,7 @@ def calls(records: Iterable[Record], keys: Keys, retention: Retention) -> Iterat
             case DayExpired():
                 yield _expired(record, keys.project(record.project))
                 continue
-        group = (name, record.project, day)
+        group = (name, record.project, under_day or day)
         arguments = grouped.get(group)
         if arguments is None:
             arguments = grouped[group] = []
@@ -95,9 +99,14 @@ def _recording(group: tuple[str, str, str], arguments: list[Word], keys: Keys, r
     else:
         own = (of.attempts, of.days, of.attempt_ids(day))
     days = retention.attempt_days if name == "record_attempts" else retention.track_days
-    until = 0 if day == UNDATED else end_of(day) + days * 86_400
-    head: tuple[Word, ...] = (day, until, retention.max_skew_us, retention.most_groups)
+    head = head_of(day, days, retention)
     return Call(name, project, (of.meta, of.groups, *own), (*head, *arguments), len(arguments) // _WORDS[name])
+
+
+def head_of(day: str, days: int, retention: Retention) -> tuple[Word, ...]:
+    """The first arguments of every script that begins with prelude.lua; ids are remembered for `days`."""
+    until = 0 if day == UNDATED else end_of(day) + days * 86_400
+    return (day, until, retention.max_skew_us, retention.most_groups)
 
 
 def _delivery(record: DeliveryCreated | StatusSet) -> tuple[str, tuple[Word, ...]]:
@@ -130,6 +139,26 @@ def _attempt(record: AttemptMade) -> tuple[str, tuple[Word, ...]]:
     day, stored, crc, _ = identify(record.attempt_id)
     endpoint = labels.UNKNOWN if record.endpoint is UNTOLD else _plain(record.endpoint)[1:]
     return day, (stored, crc, f"{endpoint}\0{labels.outcome(record.succeeded)}\0{_code(record.http_status)}")
+
+
+def delivery_group(endpoint: Label, event_type: Label, source: Label) -> str:
+    """The labels of a group of deliveries, as the ledger numbers them."""
+    words = (
+        "" if endpoint is UNTOLD else _plain(endpoint),
+        "" if event_type is UNTOLD else _plain(event_type),
+        "" if source is UNTOLD else _source(source),
+    )
+    return "\0".join(words)
+
+
+def event_group(source: Label) -> str:
+    """The labels of a group of events, as the ledger numbers them."""
+    return "event" if source is UNTOLD else f"event{_source(source)}"
+
+
+def rank_of(status: str) -> int:
+    """What a status is counted under; raises ValueError for one that is not known."""
+    return _RANK[labels.status(status)]
 
 
 # The same few labels come with every record: cleaning them anew would be half of the work.

@@ -2,33 +2,57 @@
 
 from otel_queue.config import Config, RedisConfig
 from otel_queue.ledger.batches import Retention
+from otel_queue.ledger.counts import CountsStore
 from otel_queue.ledger.guard import GuardedLink
 from otel_queue.ledger.reader import LedgerReader
 from otel_queue.ledger.store import LedgerStore
+from otel_queue.ledger.tracked import Tracked
 from otel_queue.ledger.upkeep import Upkeep
 from otel_queue.redis_client import RedisLink, connect
+from otel_queue.shard import WHOLE, Shard
 
 
 def ledger_store(config: Config, redis: RedisConfig | None = None) -> LedgerStore:
     """A store on a connection of its own, to `redis` instead of the configured one if it is given."""
+    link = _guarded(config, redis or config.ledger_redis)
+    return LedgerStore(link, namespace=config.ledger.namespace, retention=ledger_retention(config))
+
+
+def ledger_counts(config: Config) -> CountsStore:
+    """A store of counts on a connection of its own."""
+    link = _guarded(config, config.ledger_redis)
+    return CountsStore(link, namespace=config.ledger.namespace, retention=ledger_retention(config))
+
+
+def ledger_retention(config: Config) -> Retention:
+    """How long things are remembered, as configured."""
     ledger = config.ledger
-    link: RedisLink = connect(redis or config.ledger_redis)
-    if ledger.memory_limit_bytes:
-        link = GuardedLink(link, ledger.memory_limit_bytes)
-    retention = Retention(
+    return Retention(
         track_days=ledger.track_days,
         attempt_days=ledger.attempt_days,
         max_skew_us=int(ledger.max_skew_seconds * 1e6),
         most_groups=ledger.most_groups,
     )
-    return LedgerStore(link, namespace=ledger.namespace, retention=retention)
 
 
-def ledger_reader(config: Config, timeout_seconds: float | None = None) -> LedgerReader:
-    """A reader on a connection of its own."""
+def _guarded(config: Config, redis: RedisConfig) -> RedisLink:
+    link: RedisLink = connect(redis)
+    limit = config.ledger.memory_limit_bytes
+    return GuardedLink(link, limit) if limit else link
+
+
+def ledger_reader(config: Config, timeout_seconds: float | None = None, *, shard: Shard = WHOLE) -> LedgerReader:
+    """A reader of the shard's projects on a connection of its own."""
     ledger = config.ledger
     timeout = ledger.timeout_seconds if timeout_seconds is None else timeout_seconds
-    return LedgerReader(connect(config.ledger_redis), namespace=ledger.namespace, timeout_seconds=timeout)
+    link = connect(config.ledger_redis)
+    return LedgerReader(link, namespace=ledger.namespace, timeout_seconds=timeout, shard=shard)
+
+
+def ledger_tracked(config: Config) -> Tracked:
+    """Single ids, on a connection of its own."""
+    link = connect(config.ledger_redis)
+    return Tracked(link, namespace=config.ledger.namespace, retention=ledger_retention(config))
 
 
 def ledger_upkeep(config: Config) -> Upkeep:

@@ -9,7 +9,8 @@ from typing import Final, NamedTuple
 UNDATED: Final = "undated"
 
 _ULID: Final = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
-_TO_BASE32: Final = bytes.maketrans(b"0123456789ABCDEFGHJKMNPQRSTVWXYZ", b"0123456789ABCDEFGHIJKLMNOPQRSTUV")
+_DIGITS: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_TO_BASE32: Final = bytes.maketrans(_DIGITS.encode(), b"0123456789ABCDEFGHIJKLMNOPQRSTUV")
 # A ULID of other years is some other id that looks like one.
 _FIRST_MS: Final = 1_451_606_400_000  # 2016-01-01
 _LAST_MS: Final = 4_102_444_800_000  # 2100-01-01
@@ -36,6 +37,14 @@ def identify(text: str) -> Identity:
             return Identity(_day(milliseconds // _DAY_MS), stored, zlib.crc32(stored), milliseconds * 1000)
     stored = text.encode("utf-8", "surrogateescape")
     return Identity(UNDATED, stored, zlib.crc32(stored), None)
+
+
+def text_of(day: str, stored: bytes) -> str:
+    """The id whose stored form is kept under a day."""
+    if day == UNDATED:
+        return stored.decode("utf-8", "surrogateescape")
+    number = int.from_bytes(stored, "big")
+    return "".join(_DIGITS[number >> 5 * place & 31] for place in reversed(range(26)))
 
 
 @lru_cache(maxsize=1024)

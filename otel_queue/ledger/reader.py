@@ -24,12 +24,15 @@ from otel_queue.redis_client import (
     scored,
     text,
 )
+from otel_queue.shard import WHOLE, Shard
 
 PROCESSING: Final = STATUSES.index("processing") + 1
 _TALLIES: Final = tuple(
     f"{what}:{kind}" for what in ("duplicate", "late", "clamped") for kind in ("event", "delivery", "attempt")
 )
+# Texts about the project as a whole.
 _NAMES: Final = ("project_name", "organisation_id", "organisation_name")
+_TEXTS: Final = (*_NAMES, "approximate")
 
 
 class Labels(NamedTuple):
@@ -52,11 +55,15 @@ class Day:
 
 @dataclass(slots=True)
 class Project:
-    """One project as last read. `deliveries` and `events` are the sums over its days."""
+    """One project as last read. `deliveries` and `events` are the sums over its days.
+
+    `approximate` is the last day whose counts were put and not tracked, "" if there is none.
+    """
 
     project: str
     sequence: int = -1
     names: tuple[str, str, str] = ("", "", "")
+    approximate: str = ""
     days: dict[str, Day] = field(default_factory=dict)
     deliveries: Counter[tuple[int, int]] = field(default_factory=Counter)
     events: Counter[int] = field(default_factory=Counter)
@@ -103,10 +110,13 @@ class LedgerSnapshot:
 
 
 class LedgerReader:
-    """Reads the ledger, and remembers what it read. Safe for threads: one read at a time."""
+    """Reads the projects of its shard, and remembers what it read. Safe for threads: one read at a time."""
 
-    def __init__(self, link: RedisLink, *, namespace: str = "oq", timeout_seconds: float = 5.0) -> None:
+    def __init__(
+        self, link: RedisLink, *, namespace: str = "oq", timeout_seconds: float = 5.0, shard: Shard = WHOLE
+    ) -> None:
         self._link = link
+        self._shard = shard
         self._keys = Keys(namespace)
         self._timeout = timeout_seconds
         self._projects: dict[str, Project] = {}
@@ -130,6 +140,7 @@ class LedgerReader:
         rounds.start(_read_birth(self._keys), births.append)
         rounds.start(_read_projects(self._keys), listed.extend)
         rounds.finish()
+        listed = [project for project in listed if self._shard.owns(project)]
         [birth] = births
         if birth is None:
             raise ReadError(
@@ -171,12 +182,13 @@ def _read_projects(keys: Keys) -> Reading[list[str]]:
 
 
 def _read_project(project: Project, keys: ProjectKeys) -> Reading[Project]:
-    replies = yield request(keys.meta, [("HMGET", keys.meta, "sequence", *_NAMES, *_TALLIES)])
+    replies = yield request(keys.meta, [("HMGET", keys.meta, "sequence", *_TEXTS, *_TALLIES)])
     sequence, *values = (text(value) for value in array(replies[0]))
     if sequence is None:
         raise ReadError("project_lost", f"{project.project} is registered and has no meta")
-    described, tallies = values[: len(_NAMES)], values[len(_NAMES) :]
-    project.names = tuple((value or b"").decode("utf-8", "replace") for value in described)  # type: ignore[assignment]
+    described, tallies = values[: len(_TEXTS)], values[len(_TEXTS) :]
+    *told, project.approximate = ((value or b"").decode("utf-8", "replace") for value in described)
+    project.names = told[0], told[1], told[2]
     project.tallies = {name: decimal(value) for name, value in zip(_TALLIES, tallies, strict=True) if value}
     if decimal(sequence) == project.sequence:
         return project

@@ -5,8 +5,10 @@ from functools import cache
 from importlib import resources
 from typing import Final, NamedTuple
 
-# Scripts that record share the prelude, which is put before their text.
-_WITH_PRELUDE: Final = frozenset({"record_deliveries", "record_events", "record_attempts"})
+# Scripts that look for ids or number groups share the prelude, which is put before their text.
+_WITH_PRELUDE: Final = frozenset(
+    {"record_deliveries", "record_events", "record_attempts", "find_ids", "forget_ids", "number_groups"}
+)
 
 
 class Script(NamedTuple):

@@ -40,13 +40,13 @@ class LedgerStore:
         self.keys = Keys(namespace)
         self.retention = retention or Retention()
 
-    def write(self, records: Iterable[Record], deadline: float) -> Written:
-        """Writes all records by `deadline` (time.monotonic seconds).
+    def write(self, records: Iterable[Record], deadline: float, *, under_day: str | None = None) -> Written:
+        """Writes all records by `deadline` (time.monotonic seconds), under the day that each id tells or `under_day`.
 
         Raises WriteError when any of them may not have been written, ValueError for an unknown status.
         """
         written = Written()
-        remaining = calls(records, self.keys, self.retention)
+        remaining = calls(records, self.keys, self.retention, under_day=under_day)
         share = _next_share(remaining)
         while share:
             # Registered every time, not cached: a set that was lost grows again.

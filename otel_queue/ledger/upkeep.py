@@ -4,31 +4,19 @@ import re
 import struct
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from otel_queue.errors import OtelQueueError, ReadError, WriteError
+from otel_queue.errors import OtelQueueError, ReadError
+from otel_queue.ledger.exchange import Exchange
 from otel_queue.ledger.identity import UNDATED, day_of
 from otel_queue.ledger.keys import ATTEMPTS, SETTLED, Keys, ProjectKeys
 from otel_queue.ledger.reader import PROCESSING
-from otel_queue.ledger.scripts import script
-from otel_queue.redis_client import (
-    ErrorReply,
-    RedisLink,
-    Reply,
-    Request,
-    names,
-    pack,
-    reply_reason,
-    request,
-    scored,
-)
+from otel_queue.redis_client import RedisLink, names, request, scored
 
 # A tracked delivery's state begins with status, its time, flags, creation time and group (record_deliveries.lua).
 _STATE: Final = struct.Struct(">B7sB7sI")
-_NODES: Final = 1 + 16 + 256 + 4096
-_CHUNK: Final = 512
 _DAY_US: Final = 86_400_000_000
 
 
@@ -48,12 +36,16 @@ class Difference:
 
 
 class _Day(NamedTuple):
-    """A day's counts and index, what its tracked ids say they should be, and the score it was looked at with."""
+    """A day's counts and index, what its tracked ids say they should be, and the score it was looked at with.
+
+    `ids` is how many ids it has, the forgotten ones too: a day without any is not tracked (any more).
+    """
 
     counted: Mapping[str, int]
     indexed: set[bytes]
     tracked: Counter[str]
     processing: set[bytes]
+    ids: int
     score: float
 
 
@@ -61,25 +53,28 @@ class Upkeep:
     """Operations of an operator or a nightly job. Each may be repeated; each raises ReadError or WriteError."""
 
     def __init__(self, link: RedisLink, *, namespace: str = "oq", timeout_seconds: float = 10.0) -> None:
-        self._link = link
-        self._timeout = timeout_seconds
+        self._exchange = Exchange(link, timeout_seconds)
         self.keys = Keys(namespace)
 
     def begin(self) -> bool:
         """Marks the ledger's birth; False if it has one. A ledger without it is unknown to its readers."""
         key = self.keys.birth
-        reply = self._one(request(key, [("SET", key, time.time_ns() // 1000, "NX")]))
+        reply = self._exchange.one(request(key, [("SET", key, time.time_ns() // 1000, "NX")]))
         return reply is not None
+
+    def close(self) -> None:
+        """Ends the connections; a later operation opens new ones."""
+        self._exchange.close()
 
     def projects(self) -> list[str]:
         """The registered projects, sorted."""
-        reply = self._one(request(self.keys.projects, [("SMEMBERS", self.keys.projects)]))
+        reply = self._exchange.one(request(self.keys.projects, [("SMEMBERS", self.keys.projects)]))
         return sorted(name.decode("utf-8", "replace") for name in names(reply))
 
     def days(self, project: str) -> dict[str, float]:
         """The dated days of a project with counts, in order, and the sequence number of their last change."""
         key = self.keys.project(project).days
-        reply = self._one(request(key, [("ZRANGE", key, 0, -1, "WITHSCORES")]))
+        reply = self._exchange.one(request(key, [("ZRANGE", key, 0, -1, "WITHSCORES")]))
         found = {member.decode(): score for member, score in scored(reply)}
         return {day: found[day] for day in sorted(found) if day not in (SETTLED, ATTEMPTS)}
 
@@ -105,7 +100,7 @@ class Upkeep:
             own = (*own, of.deliveries(day), of.events(day))
         else:
             own = (*own, of.counts(SETTLED), of.processing(SETTLED))
-        done: int = self._eval(name, own, (day,))
+        done: int = self._exchange.call(name, own, (day,))
         return done
 
     def check(self, project: str) -> list[Difference]:
@@ -114,19 +109,21 @@ class Upkeep:
         Settled counts cannot be checked, nor days whose tracking has ended: their deliveries are no longer held. A day
         that changes meanwhile is looked at again.
         """
-        found: list[Difference] = []
-        for day in self.days(project):
-            held = self._stable(project, day)
-            if not held.tracked:
-                continue  # no longer tracked, and not folded yet: nothing says that the counts are wrong
-            off = [(field, held.counted.get(field, 0), held.tracked[field]) for field in {*held.counted, *held.tracked}]
-            found += [_difference(project, day, *each) for each in sorted(off) if each[1] != each[2]]
-            for group in sorted({member[:4] for member in held.indexed ^ held.processing}):
-                indexed, processing = (
-                    sum(member.startswith(group) for member in members) for members in (held.indexed, held.processing)
-                )
-                field = f"{int.from_bytes(group, 'big')}:{PROCESSING}"
-                found.append(_difference(project, day, field, indexed, processing))
+        return [difference for day in self.days(project) for difference in self.check_day(project, day)]
+
+    def check_day(self, project: str, day: str) -> list[Difference]:
+        """As `check`, of one day. Raises ReadError with reason `busy` for a day that changes all the time."""
+        held = self._stable(project, day)
+        if not held.ids:
+            return []  # no longer tracked, and not folded yet: nothing says that the counts are wrong
+        off = [(field, held.counted.get(field, 0), held.tracked[field]) for field in {*held.counted, *held.tracked}]
+        found = [_difference(project, day, *each) for each in sorted(off) if each[1] != each[2]]
+        for group in sorted({member[:4] for member in held.indexed ^ held.processing}):
+            indexed, processing = (
+                sum(member.startswith(group) for member in members) for members in (held.indexed, held.processing)
+            )
+            field = f"{int.from_bytes(group, 'big')}:{PROCESSING}"
+            found.append(_difference(project, day, field, indexed, processing))
         return found
 
     def repair(self, project: str, day: str) -> bool:
@@ -135,66 +132,45 @@ class Upkeep:
         Raises ReadError with reason `untracked` for a day of which nothing is tracked (any more): its counts would go.
         """
         held = self._stable(project, day)
-        if not held.tracked:
+        if not held.ids:
             raise ReadError("untracked", f"{project} {day} has no tracked ids; its counts cannot be made from them")
         of = self.keys.project(project)
         pairs = [word for field, count in sorted(held.tracked.items()) for word in (field, count)]
         arguments = (day, f"{held.score:.17g}", len(pairs) // 2, *pairs, *sorted(held.processing))
-        return bool(self._eval("replace_counts", (of.meta, of.days, of.counts(day), of.processing(day)), arguments))
+        own = (of.meta, of.days, of.counts(day), of.processing(day))
+        return bool(self._exchange.call("replace_counts", own, arguments))
 
     def _stable(self, project: str, day: str) -> _Day:
         """The day as it was while nothing changed it."""
         of = self.keys.project(project)
         for _ in range(10):
             before = self.days(project).get(day)
-            counts, index = self._exchange(
+            counts, index = self._exchange.ask(
                 [request(of.meta, [("HGETALL", of.counts(day)), ("ZRANGE", of.processing(day), 0, -1)])]
             )[0]
-            tracked, processing = self._tally(of, day)
+            tracked, processing, ids = self._tally(of, day)
             if before is not None and self.days(project).get(day) == before:
                 flat = names(counts)
                 counted = {name.decode(): int(count) for name, count in zip(flat[::2], flat[1::2], strict=True)}
-                return _Day(counted, set(names(index)), tracked, processing, before)
+                return _Day(counted, set(names(index)), tracked, processing, ids, before)
         raise ReadError("busy", f"{project} {day} changes all the time; check it when it is at rest")
 
-    def _tally(self, of: ProjectKeys, day: str) -> tuple[Counter[str], set[bytes]]:
+    def _tally(self, of: ProjectKeys, day: str) -> tuple[Counter[str], set[bytes], int]:
         tracked: Counter[str] = Counter()
         processing: set[bytes] = set()
-        for delivery, state in self._nodes(of, of.deliveries(day)):
-            status, _, _, created, group = _STATE.unpack_from(state)
-            tracked[f"{group}:{status}"] += 1
-            if status == PROCESSING:
-                processing.add(struct.pack(">I", group) + created + delivery)
-        for _, state in self._nodes(of, of.events(day)):
-            tracked[f"{int.from_bytes(state[:4], 'big')}:e"] += 1
-        return tracked, processing
-
-    def _nodes(self, of: ProjectKeys, base: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Ids and states in all nodes of a day."""
-        nodes = [base, *(base + b":%d" % number for number in range(1, _NODES))]
-        for start in range(0, _NODES, _CHUNK):
-            commands = [("HGETALL", node) for node in nodes[start : start + _CHUNK]]
-            replies = self._exchange([request(of.meta, commands)])[0]
-            for reply in replies:
-                flat = names(reply)
-                yield from zip(flat[::2], flat[1::2], strict=True)
-
-    def _eval(self, name: str, keys: Sequence[bytes], arguments: Iterable[bytes | str | int]) -> Reply:
-        command = pack("EVAL", script(name).text, len(keys), *keys, *arguments)
-        return self._one(Request(keys[0], command, 1))
-
-    def _one(self, wanted: Request) -> Reply:
-        reply = self._exchange([wanted])[0][-1]
-        if isinstance(reply, ErrorReply):
-            raise WriteError(reply_reason(reply), str(reply))
-        return reply
-
-    def _exchange(self, wanted: Sequence[Request]) -> list[list[Reply]]:
-        answers = list(self._link.exchange(wanted, time.monotonic() + self._timeout))
-        for answer in answers:
-            if isinstance(answer, ReadError):
-                raise answer
-        return [answer for answer in answers if not isinstance(answer, ReadError)]
+        ids = 0
+        for delivery, state in self._exchange.nodes(of.meta, of.deliveries(day)):
+            ids += 1
+            if state:
+                status, _, _, created, group = _STATE.unpack_from(state)
+                tracked[f"{group}:{status}"] += 1
+                if status == PROCESSING:
+                    processing.add(struct.pack(">I", group) + created + delivery)
+        for _, state in self._exchange.nodes(of.meta, of.events(day)):
+            ids += 1
+            if state:
+                tracked[f"{int.from_bytes(state[:4], 'big')}:e"] += 1
+        return tracked, processing, ids
 
 
 def _difference(project: str, day: str, field: str, counted: int, tracked: int) -> Difference:

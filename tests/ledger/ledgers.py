@@ -199,6 +199,8 @@ def _collect(
     elif what == "attempts":
         project.attempts = {name: int(count) for name, count in data.items()}
     for id_, state in data.items() if what in ("deliveries", "events", "attempt-ids") else ():
+        if state == b"" and what != "attempt-ids":
+            continue  # forgotten
         held: dict[tuple[str, bytes], tuple[Any, ...]]
         entry: tuple[Any, ...]
         if what == "attempt-ids":

@@ -4,7 +4,10 @@ import argparse
 import dataclasses
 import random
 import sys
+from collections.abc import Callable
+from typing import Any
 
+from tests.soak import seeding
 from tests.soak.exactness import Plan, run
 
 
@@ -18,14 +21,36 @@ def main() -> int:
     for name in ("kills", "redis_kills", "cuts"):
         default = next(field.default for field in dataclasses.fields(Plan) if field.name == name)
         exactness.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
-    plan = Plan(**vars(parser.parse_args()))
-    _say(f"seed {plan.seed}")
+    seeding_run = runs.add_parser("seeding", help="a large database is seeded beside a worker, killed half way")
+    seeding_run.add_argument("--deliveries", type=int, default=1_000_000)
+    seeding_run.add_argument("--events", type=int, default=300_000)
+    seeding_run.add_argument("--rate", type=int, default=2_000, help="records a second that come meanwhile")
+    seeding_run.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000))
+    for each, runs_it in ((exactness, _exactness), (seeding_run, _seeding)):
+        each.set_defaults(run=runs_it)
+    options = vars(parser.parse_args())
+    _say(f"seed {options['seed']}")
+    chosen: Callable[..., int] = options.pop("run")
+    return chosen(**options)
+
+
+def _exactness(**options: Any) -> int:
+    plan = Plan(**options)
     result = run(plan)
     for name, value in result.rows():
         _say(f"{name:<36} {value}")
     for line in result.wrong[:20]:
         _say(line)
     return int(bool(result.wrong or result.missing or (result.lost and plan.writer == "before_ack")))
+
+
+def _seeding(**options: Any) -> int:
+    result = seeding.run(seeding.Plan(**options))
+    for name, value in result.rows():
+        _say(f"{name:<40} {value}")
+    for line in result.wrong[:20]:
+        _say(line)
+    return int(bool(result.wrong))
 
 
 def _say(line: str) -> None:

@@ -37,7 +37,7 @@ local function is_full(node)
   return lengths[node] >= NODE_ENTRIES
 end
 
--- Where the id is held, and its state; or where it is to be put, and false.
+-- Where the id is held, and its state, which is empty if it was forgotten; or where it is to be put, and false.
 local function locate(base, id, hash)
   local node, first = base, 0
   for level = 1, #FANOUTS do
@@ -71,10 +71,14 @@ local function number_of(labels)
   return numbers[labels]
 end
 
--- Moves one from a field of the day's counts to another; a field that reaches 0 goes.
+-- Takes one from a field of the day's counts; a field that reaches 0 goes.
+local function take(counts, field)
+  if redis.call('HINCRBY', counts, field, -1) == 0 then redis.call('HDEL', counts, field) end
+end
+
 local function move(counts, from, to)
   if from == to then return end
-  if from and redis.call('HINCRBY', counts, from, -1) == 0 then redis.call('HDEL', counts, from) end
+  if from then take(counts, from) end
   redis.call('HINCRBY', counts, to, 1)
 end
 

@@ -25,8 +25,10 @@ if is_late() then return refuse('delivery', records) end
 local triples = {}
 local function triple_of(number)
   if not triples[number] then
-    local labels = redis.call('HGET', KEYS[2], '#' .. number) or '\0\0'
-    triples[number] = {labels:match('^(%Z*)%z(%Z*)%z(%Z*)$')}
+    -- Where the labels were lost, or the number became another's, nothing is told.
+    local labels = redis.call('HGET', KEYS[2], '#' .. number) or ''
+    local endpoint, event_type, source = labels:match('^(%Z*)%z(%Z*)%z(%Z*)$')
+    triples[number] = {endpoint or '', event_type or '', source or ''}
   end
   return triples[number]
 end
@@ -85,7 +87,8 @@ for record = 1, records do
   local class = tonumber(ARGV[from + 4])
   local created, created_class = tonumber(ARGV[from + 5]), tonumber(ARGV[from + 6])
   local node, state = locate(KEYS[6], id, tonumber(ARGV[from + 1]))
-  local held = state and decode(state)
+  -- A forgotten id still has its place, and nothing is held there.
+  local held = state and state ~= '' and decode(state)
   local counted, indexed
   if held then
     counted = held.number .. ':' .. held.status
@@ -103,7 +106,7 @@ for record = 1, records do
     held.created, held.created_class = created, created_class
   end
 
-  local relabelled = not state
+  local relabelled = not counted
   for index = 1, 3 do
     local value = ARGV[from + 6 + index]
     if value ~= '' and is_better(class, at, value, held[index]) then

@@ -26,12 +26,14 @@ for record = 1, records do
   local from = 5 + (record - 1) * 4
   local id, at, source = ARGV[from], clamp(tonumber(ARGV[from + 2])), ARGV[from + 3]
   local node, state = locate(KEYS[5], id, tonumber(ARGV[from + 1]))
+  -- A forgotten id still has its place, and nothing is held there.
+  local is_held = state and state ~= ''
   local held_number, held_at, held_source
-  if state then
+  if is_held then
     held_number, held_at = struct.unpack(STATE, state)
     held_source = (redis.call('HGET', KEYS[2], '#' .. held_number) or 'event'):sub(6)
   end
-  if state and not is_better(at, source, held_at, held_source) then
+  if is_held and not is_better(at, source, held_at, held_source) then
     unchanged = unchanged + 1
   else
     local number = number_of('event' .. source)

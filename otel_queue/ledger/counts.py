@@ -1,0 +1,162 @@
+"""Counts of whole days, put in the place of what is there: for days whose deliveries are not tracked one by one."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from otel_queue.errors import WriteError
+from otel_queue.ledger.batches import Retention
+from otel_queue.ledger.exchange import Exchange, accepted, call_of
+from otel_queue.ledger.keys import SETTLED, Keys, ProjectKeys
+from otel_queue.redis_client import RedisLink, array, counter, integer, request, scored, text
+
+EVENTS: Final = "e"
+# Groups in a call, which holds everybody else up.
+_MOST_GROUPS: Final = 256
+_TRIES: Final = 10
+
+
+class Clock(NamedTuple):
+    """The ledger's birth, None if it has none, and its time: both Unix microseconds, now by Redis."""
+
+    birth_us: int | None
+    now_us: int
+
+
+@dataclass(slots=True)
+class DayCounts:
+    """What a day is to hold, by the labels of groups (`batches.delivery_group`, `event_group`).
+
+    `counts` is by group and status rank, or `EVENTS`; `processing` are (group, creation time, stored id).
+    """
+
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    processing: set[tuple[str, int, bytes]] = field(default_factory=set)
+
+    def add(self, other: "DayCounts") -> None:
+        """Adds the counts of another day."""
+        self.counts.update(other.counts)
+        self.processing |= other.processing
+
+    @property
+    def rows(self) -> int:
+        """How many deliveries and events it has."""
+        return self.counts.total()
+
+
+class Put(NamedTuple):
+    """The days that were put, `settled` among them, and those that were left out since they are closed."""
+
+    days: list[str]
+    left_out: list[str]
+
+
+class _Look(NamedTuple):
+    """A project as it was when it was looked at: its marks ("" for none), and the score of each day."""
+
+    expired: str
+    folded: str
+    approximate: str
+    scores: Mapping[str, float]
+
+
+class CountsStore:
+    """Puts counts, each day at once. Putting the same again ends the same. Raises ReadError and WriteError."""
+
+    def __init__(
+        self,
+        link: RedisLink,
+        *,
+        namespace: str = "oq",
+        retention: Retention | None = None,
+        timeout_seconds: float = 30.0,
+    ) -> None:
+        self._exchange = Exchange(link, timeout_seconds)
+        self._most_groups = (retention or Retention()).most_groups
+        self.keys = Keys(namespace)
+
+    def clock(self) -> Clock:
+        """When the ledger began, and its time now."""
+        birth, time = self._exchange.ask([request(self.keys.birth, [("GET", self.keys.birth), ("TIME",)])])[0]
+        seconds, microseconds = (counter(part) for part in array(time))
+        return Clock(counter(birth), (seconds or 0) * 1_000_000 + (microseconds or 0))
+
+    def put(self, project: str, days: Mapping[str, DayCounts], through: str) -> Put:
+        """Puts the counts of days in the place of what the project has for them, and calls them approximate.
+
+        `through` is the last day that is not tracked any more. Expired days are left out. Folded ones are put
+        together as the settled counts; they are left out if a later day is among what was folded. Other days stay
+        as they are. Raises WriteError with reason `busy` when the project changes all the time.
+        """
+        of = self.keys.project(project)
+        numbers = self._number(of, {group for day in days.values() for group, _ in day.counts})
+        for _ in range(_TRIES):
+            look = self._look(of)
+            wanted, left_out = _arrange(days, look, through)
+            if not wanted:
+                return Put([], left_out)
+            self._mark(project, of, max(look.approximate, *(day for day in days if day not in left_out)))
+            # All of it is put anew when a day is closed meanwhile, for then it belongs to another one.
+            if all(self._replace(of, day, counts, look, numbers) for day, counts in wanted.items()):
+                return Put(sorted(wanted), left_out)
+        raise WriteError("busy", f"{project} changes all the time; its old days are to be put when it is at rest")
+
+    def close(self) -> None:
+        """Ends the connections; a later call opens new ones."""
+        self._exchange.close()
+
+    def _number(self, of: ProjectKeys, groups: Iterable[str]) -> dict[str, int]:
+        ordered = sorted(groups)
+        numbers: dict[str, int] = {}
+        for start in range(0, len(ordered), _MOST_GROUPS):
+            chunk = ordered[start : start + _MOST_GROUPS]
+            found = self._exchange.call("number_groups", (of.meta, of.groups), ("", 0, 0, self._most_groups, *chunk))
+            numbers.update(zip(chunk, (integer(number) for number in array(found)), strict=True))
+        return numbers
+
+    def _look(self, of: ProjectKeys) -> _Look:
+        commands: list[tuple[bytes | str | int, ...]] = [
+            ("HMGET", of.meta, "expired", "folded", "approximate"),
+            ("ZRANGE", of.days, 0, -1, "WITHSCORES"),
+        ]
+        marks, scores = self._exchange.ask([request(of.meta, commands)])[0]
+        expired, folded, approximate = ((text(mark) or b"").decode() for mark in array(marks))
+        return _Look(expired, folded, approximate, {day.decode(): score for day, score in scored(scores)})
+
+    def _mark(self, project: str, of: ProjectKeys, day: str) -> None:
+        """Before the counts: they never look exact when they are not."""
+        # Without a sequence the project's readers would call it lost.
+        marked = request(of.meta, [("HSETNX", of.meta, "sequence", 0), ("HSET", of.meta, "approximate", day)])
+        registered = request(self.keys.projects, [("SADD", self.keys.projects, project)])
+        for replies in self._exchange.ask([marked, registered]):
+            accepted(replies[-1])
+
+    def _replace(self, of: ProjectKeys, day: str, wanted: DayCounts, look: _Look, numbers: Mapping[str, int]) -> bool:
+        fields: Counter[str] = Counter()
+        for (group, kind), count in wanted.counts.items():
+            fields[f"{numbers[group]}:{kind}"] += count
+        members = [_member(numbers[group], created_us, id_) for group, created_us, id_ in wanted.processing]
+        pairs = [word for name, count in sorted(fields.items()) for word in (name, count)]
+        score = f"{look.scores[day]:.17g}" if day in look.scores else ""
+        keys = (of.meta, of.days, of.counts(day), of.processing(day))
+        call = call_of("replace_counts", keys, (day, score, len(pairs) // 2, *pairs, *sorted(members)))
+        return bool(self._exchange.one(call))
+
+
+def _arrange(days: Mapping[str, DayCounts], look: _Look, through: str) -> tuple[dict[str, DayCounts], list[str]]:
+    wanted: dict[str, DayCounts] = {}
+    left_out: list[str] = []
+    for day, counts in sorted(days.items()):
+        if day <= look.expired or (day <= look.folded and look.folded > through):
+            left_out.append(day)
+        elif day <= look.folded:
+            wanted.setdefault(SETTLED, DayCounts()).add(counts)
+        else:
+            wanted[day] = counts
+    return wanted, left_out
+
+
+def _member(number: int, created_us: int, id_: bytes) -> bytes:
+    """A delivery in the index of those in processing: number (4 bytes), creation time (7 bytes), stored id."""
+    return number.to_bytes(4, "big") + created_us.to_bytes(7, "big") + id_

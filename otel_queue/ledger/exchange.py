@@ -1,0 +1,77 @@
+"""Questions to the ledger's Redis that are answered at once, and script calls one at a time."""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from typing import Final
+
+from otel_queue.errors import ReadError, WriteError
+from otel_queue.ledger.scripts import script
+from otel_queue.redis_client import ErrorReply, RedisLink, Reply, Request, names, pack, reply_reason, request
+
+# The nodes of a day behind the first: how many a level has, and the number of its first; as in prelude.lua.
+_FANOUTS: Final = (16, 256, 4096)
+_FIRST: Final = {16: 1, 256: 17, 4096: 273, 0: 0}
+_NODE_ENTRIES: Final = 128
+_CHUNK: Final = 512
+
+
+class Exchange:
+    """One link, and how long an answer may take. Each method raises ReadError, or WriteError where Redis refuses."""
+
+    def __init__(self, link: RedisLink, timeout_seconds: float) -> None:
+        self._link = link
+        self._timeout = timeout_seconds
+
+    def ask(self, wanted: Sequence[Request]) -> list[list[Reply]]:
+        """The replies to each request."""
+        with closing(self._link.exchange(wanted, time.monotonic() + self._timeout)) as stream:
+            answers = list(stream)
+        for answer in answers:
+            if isinstance(answer, ReadError):
+                raise answer
+        return [answer for answer in answers if not isinstance(answer, ReadError)]
+
+    def one(self, wanted: Request) -> Reply:
+        """The last reply to one request."""
+        return accepted(self.ask([wanted])[0][-1])
+
+    def call(self, name: str, keys: Sequence[bytes], arguments: Iterable[bytes | str | int]) -> Reply:
+        """What the script in NAME.lua returns."""
+        return self.one(call_of(name, keys, arguments))
+
+    def nodes(self, key: bytes, base: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Ids and states in all nodes of a day, an id once, as far as a search for it would get."""
+        seen: set[bytes] = set()
+        level = [base]
+        for size in (*_FANOUTS, 0):
+            has_more = False
+            for start in range(0, len(level), _CHUNK):
+                commands = [("HGETALL", node) for node in level[start : start + _CHUNK]]
+                for reply in self.ask([request(key, commands)])[0]:
+                    flat = names(reply)
+                    has_more = has_more or len(flat) >= 2 * _NODE_ENTRIES
+                    for id_, state in zip(flat[::2], flat[1::2], strict=True):
+                        # Held twice where a full node was lost and filled again: a search finds the first.
+                        if id_ not in seen:
+                            seen.add(id_)
+                            yield id_, state
+            if not has_more:
+                return
+            level = [base + b":%d" % (_FIRST[size] + number) for number in range(size)]
+
+    def close(self) -> None:
+        """Ends the connections; a later question opens new ones."""
+        self._link.close()
+
+
+def call_of(name: str, keys: Sequence[bytes], arguments: Iterable[bytes | str | int]) -> Request:
+    """A call of the script in NAME.lua; all keys are of one project."""
+    return Request(keys[0], pack("EVAL", script(name).text, len(keys), *keys, *arguments), 1)
+
+
+def accepted(reply: Reply) -> Reply:
+    """The reply, unless it is an error, which is raised as WriteError."""
+    if isinstance(reply, ErrorReply):
+        raise WriteError(reply_reason(reply), str(reply))
+    return reply

@@ -1,0 +1,191 @@
+"""Single ids in the ledger: what is held of them, and how to forget them."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final, Literal, NamedTuple
+
+from otel_queue.ledger.batches import MOST_RECORDS, Retention, head_of
+from otel_queue.ledger.counts import EVENTS, DayCounts
+from otel_queue.ledger.exchange import Exchange, accepted, call_of
+from otel_queue.ledger.identity import Identity
+from otel_queue.ledger.keys import Keys
+from otel_queue.ledger.reader import Labels
+from otel_queue.redis_client import RedisLink, Reply, Request, array, decimal, names, request, text
+
+Kind = Literal["delivery", "event", "attempt"]
+
+_EVENT: Final = b"event"
+_DESCRIPTION: Final = ("described_at", "project_name", "organisation_id", "organisation_name")
+
+
+class Place(NamedTuple):
+    """Where ids are kept: those of one kind, project and day (YYYYMMDD, or `undated`)."""
+
+    kind: Kind
+    project: str
+    day: str
+
+
+class Held(NamedTuple):
+    """The states of ids, in their order: None is not held, and never was; empty is forgotten (or an attempt).
+
+    `is_closed` says that the day takes no records: it is expired, folded, or no longer tracked.
+    """
+
+    is_closed: bool
+    states: list[bytes | None]
+
+
+class Marks(NamedTuple):
+    """The last day that is expired, and the last that is folded; "" for none."""
+
+    expired: str
+    folded: str
+
+
+class Description(NamedTuple):
+    """The names of a project, and the time of the record that told them (Unix microseconds)."""
+
+    time_us: int
+    names: tuple[str, str, str]
+
+
+class Tracked:
+    """Reads, and forgets, single ids. Every method may be repeated, and raises ReadError or WriteError."""
+
+    def __init__(
+        self,
+        link: RedisLink,
+        *,
+        namespace: str = "oq",
+        retention: Retention | None = None,
+        timeout_seconds: float = 10.0,
+    ) -> None:
+        self._exchange = Exchange(link, timeout_seconds)
+        self._keys = Keys(namespace)
+        self._retention = retention or Retention()
+        # Groups are never removed, and what a number stands for does not change.
+        self._groups: dict[tuple[str, int], bytes] = {}
+
+    def marks(self, projects: Sequence[str]) -> list[Marks]:
+        """How far each project is closed."""
+        metas = [self._keys.project(project).meta for project in projects]
+        answers = self._exchange.ask([request(meta, [("HMGET", meta, *Marks._fields)]) for meta in metas])
+        return [Marks(*((text(mark) or b"").decode() for mark in array(accepted(answer[0])))) for answer in answers]
+
+    def descriptions(self, projects: Sequence[str]) -> list[Description]:
+        """What the ledger calls each project."""
+        metas = [self._keys.project(project).meta for project in projects]
+        answers = self._exchange.ask([request(meta, [("HMGET", meta, *_DESCRIPTION)]) for meta in metas])
+        return [_description(array(accepted(answer[0]))) for answer in answers]
+
+    def find(self, wanted: Mapping[Place, Sequence[Identity]]) -> dict[Place, Held]:
+        """What is held of the ids of each place."""
+        asked = [(place, ids[start : start + MOST_RECORDS]) for place, ids in wanted.items()
+                 for start in range(0, len(ids), MOST_RECORDS)]  # fmt: skip
+        found = {place: Held(False, []) for place in wanted}
+        answers = self._exchange.ask([self._find(place, ids) for place, ids in asked])
+        for (place, _), answer in zip(asked, answers, strict=True):
+            closed, *states = array(accepted(answer[0]))
+            held = found[place]
+            held.states.extend(text(state) for state in states)
+            found[place] = Held(held.is_closed or closed == 1, held.states)
+        return found
+
+    def _find(self, place: Place, ids: Sequence[Identity]) -> Request:
+        of = self._keys.project(place.project)
+        words = [word for id_ in ids for word in (id_.stored, id_.hash)]
+        return call_of("find_ids", (of.meta, of.groups, self._base(place)), (*self._head(place), *words))
+
+    def forget(self, place: Place, held: Sequence[tuple[Identity, bytes]]) -> list[bool]:
+        """Takes deliveries or events out that are still in the state given; for each of them whether it was."""
+        of, day = self._keys.project(place.project), place.day
+        own = (of.meta, of.groups, of.days, of.counts(day), of.processing(day), self._base(place))
+        forgotten: list[bool] = []
+        for start in range(0, len(held), MOST_RECORDS):
+            words = [word for id_, state in held[start : start + MOST_RECORDS] for word in (*id_[1:3], state)]
+            answers = array(self._exchange.call("forget_ids", own, (*self._head(place), place.kind, *words)))
+            forgotten += [answer == 1 for answer in answers]
+        return forgotten
+
+    def ids(self, place: Place) -> Iterator[tuple[bytes, bytes]]:
+        """Stored ids and states of all that is held in a place."""
+        for stored, state in self._exchange.nodes(self._keys.project(place.project).meta, self._base(place)):
+            if state:
+                yield stored, state
+
+    def counted(self, place: Place) -> int:
+        """How many deliveries, or events, the day's counts add up to."""
+        pairs = self._counts(place.project, place.day)
+        return sum(count for (_, kind), count in pairs.items() if (kind == EVENTS) == (place.kind == "event"))
+
+    def counts(self, project: str, day: str) -> DayCounts:
+        """All that a day has (or `settled`), by labels; what has lost its labels is under ""."""
+        of = self._keys.project(project)
+        pairs = self._counts(project, day)
+        members = [
+            (int.from_bytes(member[:4], "big"), int.from_bytes(member[4:11], "big"), member[11:])
+            for member in names(self._exchange.one(request(of.meta, [("ZRANGE", of.processing(day), 0, -1)])))
+        ]
+        told = self._told(project, {number for number, _ in pairs} | {number for number, _, _ in members})
+        labels = {number: value.decode("utf-8", "surrogateescape") for number, value in told.items()}
+        found = DayCounts()
+        for (number, kind), count in pairs.items():
+            found.counts[labels.get(number, ""), kind] += count
+        found.processing.update((labels.get(number, ""), created_us, id_) for number, created_us, id_ in members)
+        return found
+
+    def _counts(self, project: str, day: str) -> dict[tuple[int, str], int]:
+        of = self._keys.project(project)
+        flat = names(self._exchange.one(request(of.meta, [("HGETALL", of.counts(day))])))
+        fields = (name.decode().partition(":") for name in flat[::2])
+        return {
+            (int(number), kind): decimal(count) for (number, _, kind), count in zip(fields, flat[1::2], strict=True)
+        }
+
+    def labels(self, project: str, numbers: Iterable[int]) -> dict[int, Labels]:
+        """What groups of deliveries have in common; a group whose labels were not kept is left out."""
+        told = self._told(project, numbers)
+        return {
+            number: Labels(*(_label(part) for part in parts))
+            for number, value in told.items()
+            if len(parts := value.split(b"\0")) == len(Labels._fields)
+        }
+
+    def sources(self, project: str, numbers: Iterable[int]) -> dict[int, str | None]:
+        """The sources of groups of events, None is unknown; a group whose source was not kept is left out."""
+        told = self._told(project, numbers)
+        return {
+            number: _label(value.removeprefix(_EVENT)) for number, value in told.items() if value.startswith(_EVENT)
+        }
+
+    def _told(self, project: str, numbers: Iterable[int]) -> dict[int, bytes]:
+        wanted = set(numbers) - {0}
+        if unknown := sorted(number for number in wanted if (project, number) not in self._groups):
+            groups = self._keys.project(project).groups
+            asked = request(groups, [("HMGET", groups, *(f"#{number}" for number in unknown))])
+            for number, value in zip(unknown, array(self._exchange.one(asked)), strict=True):
+                if told := text(value):
+                    self._groups[project, number] = told
+        return {number: told for number in wanted if (told := self._groups.get((project, number)))}
+
+    def close(self) -> None:
+        """Ends the connections; a later question opens new ones."""
+        self._exchange.close()
+
+    def _base(self, place: Place) -> bytes:
+        of = self._keys.project(place.project)
+        bases = {"delivery": of.deliveries, "event": of.events, "attempt": of.attempt_ids}
+        return bases[place.kind](place.day)
+
+    def _head(self, place: Place) -> tuple[bytes | str | int, ...]:
+        kept = self._retention.attempt_days if place.kind == "attempt" else self._retention.track_days
+        return head_of(place.day, kept, self._retention)
+
+
+def _description(told: list[Reply]) -> Description:
+    at, name, organisation_id, organisation_name = ((text(value) or b"").decode("utf-8", "replace") for value in told)
+    return Description(int(at or 0), (name, organisation_id, organisation_name))
+
+
+def _label(told: bytes) -> str | None:
+    return told[1:].decode("utf-8", "replace") if told else None

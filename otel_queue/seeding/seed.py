@@ -1,0 +1,181 @@
+"""Seeding: every row that the ledger tracks is merged as a record, and older days come as counts."""
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+from otel_queue import labels
+from otel_queue.errors import WriteError
+from otel_queue.ledger.counts import CountsStore
+from otel_queue.ledger.store import LedgerStore, Written
+from otel_queue.lifecycle import AttemptMade, DeliveryCreated, EventCreated, ProjectDescribed, Record
+from otel_queue.postgres.rows import AttemptRow, Batch, DeliveryRow, EventRow, Rows
+from otel_queue.seeding.old_days import OldDays, count_old_days
+from otel_queue.seeding.pace import Pace
+from otel_queue.seeding.progress import Progress
+from otel_queue.seeding.window import Window, window_at
+
+_WRITE_SECONDS: Final = 30.0
+# Redis refused a script call, perhaps because of what a project's keys hold: the others go on.
+_OF_ONE_PROJECT: Final = frozenset({"wrong_type", "error_reply"})
+
+
+@dataclass(slots=True)
+class Seeded:
+    """What a seed did. `rows` are those read, by kind; `written` is what became of the tracked ones.
+
+    `old_days` counts the days that were put, `left_out` those of each project that were not, since they are closed.
+    `unmergeable` are rows that could not be merged, by why.
+    """
+
+    rows: Counter[str] = field(default_factory=Counter)
+    written: Written = field(default_factory=Written)
+    old_days: int = 0
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+    unmergeable: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every row that was read is in the ledger."""
+        return not (self.written.late or self.left_out or self.unmergeable)
+
+
+class Seed:
+    """Merges the rows into a ledger that has its birth. It can be repeated, and ended at any point.
+
+    A row is told as a moment before it was written, so what workers record meanwhile, or have recorded, stands.
+    Raises ReadError, WriteError, StoppedError, and OtelQueueError for a ledger without its birth.
+    """
+
+    def __init__(self, rows: Rows, store: LedgerStore, counts: CountsStore, *, pace: Pace, progress: Progress) -> None:
+        self._rows = rows
+        self._store = store
+        self._counts = counts
+        self._pace = pace
+        self._progress = progress
+        self._skew_us = store.retention.max_skew_us
+        self.seeded = Seeded()
+
+    def run(self) -> Seeded:
+        """Seeds; `seeded` says how far it got when it raises."""
+        began = time.monotonic()
+        window = window_at(self._pace.patiently(self._counts.clock), self._store.retention)
+        try:
+            self._describe_projects()
+            self._merge_deliveries(self._rows.deliveries(window.first_id))
+            self._merge_deliveries(self._rows.undated_deliveries())
+            self._merge_events(self._rows.events(window.first_id))
+            self._merge_events(self._rows.undated_events())
+            self._merge_attempts(window)
+            self._put_old_days(window)
+        finally:
+            self.seeded.seconds = time.monotonic() - began
+        return self.seeded
+
+    def _describe_projects(self) -> None:
+        time_us = self._rows.clock() - self._skew_us
+        found = self._rows.projects()
+        self._merge(
+            [ProjectDescribed(row.id, time_us, row.name, row.organisation_id, row.organisation_name) for row in found],
+            len(found),
+            "projects",
+        )
+
+    def _merge_deliveries(self, batches: Iterable[Batch[DeliveryRow]]) -> None:
+        for batch in batches:
+            self._merge(list(self._deliveries(batch.rows)), len(batch.rows), "deliveries")
+
+    def _deliveries(self, rows: Sequence[DeliveryRow]) -> Iterator[DeliveryCreated]:
+        for row in rows:
+            try:
+                status = labels.status(row.status)
+            except ValueError as error:
+                self.seeded.unmergeable[str(error)] += 1
+                continue
+            yield DeliveryCreated(
+                row.project,
+                row.id,
+                max(row.updated_us - self._skew_us, 0),
+                row.endpoint,
+                row.event_type,
+                row.source,
+                status,
+                row.created_us,
+            )
+
+    def _merge_events(self, batches: Iterable[Batch[EventRow]]) -> None:
+        for batch in batches:
+            records = [EventCreated(row.project, row.id, row.created_us or 0, row.source) for row in batch.rows]
+            self._merge(records, len(batch.rows), "events")
+
+    def _merge_attempts(self, window: Window) -> None:
+        """The counter began with the ledger: what was attempted before is not in it."""
+        for batch in self._rows.attempts(window.first_attempt_id):
+            self._merge(
+                [_attempt(row, at) for row in batch.rows if (at := row.created_us or 0) >= window.birth_us],
+                len(batch.rows),
+                "attempts",
+            )
+
+    def _put_old_days(self, window: Window) -> None:
+        old = count_old_days(self._rows, window, self._count_old)
+        self.seeded.unmergeable.update(old.unmergeable)
+        put_old_days(old, self._counts, window, self._pace, self.seeded)
+
+    def _count_old(self, rows: int, what: str) -> None:
+        self.seeded.rows[what] += rows
+        self._progress.advance(rows, what)
+        self._pace.rest()
+
+    def _merge(self, records: Sequence[Record], rows: int, what: str) -> None:
+        if records:
+            self._write(records)
+        self.seeded.rows[what] += rows
+        self._progress.advance(rows, what)
+        self._pace.rest()
+
+    def _write(self, records: Sequence[Record]) -> None:
+        try:
+            written = self._pace.patiently(lambda: self._store.write(records, time.monotonic() + _WRITE_SECONDS))
+        except WriteError as error:
+            if error.reason not in _OF_ONE_PROJECT:
+                raise
+            parts = _by_project(records)
+            if len(parts) == 1:
+                self.seeded.unmergeable[f"project {records[0].project!r}: {error}"] += len(records)
+                return
+            for part in parts:
+                self._write(part)
+            return
+        self.seeded.written = self.seeded.written.plus(written)
+
+
+def put_old_days(old: OldDays, counts: CountsStore, window: Window, pace: Pace, seeded: Seeded) -> None:
+    """Puts what was counted, a project at a time, and adds to `seeded` what became of it."""
+    for project, days in sorted(old.days.items()):
+        try:
+            put = pace.patiently(partial(counts.put, project, days, window.last_old_day))
+        except WriteError as error:
+            if error.reason not in _OF_ONE_PROJECT:
+                raise
+            seeded.unmergeable[f"project {project!r}: {error}"] += sum(day.rows for day in days.values())
+            continue
+        seeded.old_days += len(put.days)
+        if put.left_out:
+            seeded.left_out[project] = put.left_out
+        pace.rest()
+
+
+def _attempt(row: AttemptRow, time_us: int) -> AttemptMade:
+    return AttemptMade(row.project, row.id, time_us, row.endpoint, row.succeeded, row.http_status)
+
+
+def _by_project(records: Sequence[Record]) -> list[list[Record]]:
+    projects: dict[str, list[Record]] = {}
+    for record in records:
+        projects.setdefault(record.project, []).append(record)
+    return list(projects.values())

@@ -1,0 +1,9 @@
+from tests.ledger.conftest import cluster as cluster
+from tests.ledger.conftest import ledger as ledger
+from tests.ledger.conftest import module_cluster as module_cluster
+from tests.ledger.conftest import no_key_without_a_life as no_key_without_a_life
+from tests.postgres.conftest import any_gateway as any_gateway
+from tests.postgres.conftest import gateway as gateway
+from tests.postgres.conftest import own_gateway as own_gateway
+from tests.postgres.conftest import partitioned_gateway as partitioned_gateway
+from tests.postgres.conftest import postgres as postgres
