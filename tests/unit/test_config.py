@@ -141,7 +141,7 @@ def test_listen_addresses(text: str, expected: tuple[str, int]) -> None:
 
 COUNTER = "convoy_event_delivery_attempts_total"
 GAUGE = "convoy_event_queue_total"
-DSN = {"OTEL_QUEUE_POSTGRES_DSN": "postgres://u:hunter2@h/d"}
+DSN = "postgres://u:hunter2@h/d"
 
 
 def test_a_domain_metric_has_the_sources_of_its_section_or_of_the_domain(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_domain_metric_has_the_sources_of_its_section_or_of_the_domain(tmp_pat
         '[domain]\nsource = "ledger"\nfallback = "postgres"\nshadow = "postgres"\n'
         f'[domain.metrics.{GAUGE}]\nsource = "postgres"\nshadow = "none"\nabsolute = 3\n',
     )
-    config = load(file, **DSN)
+    config = load(file, OTEL_QUEUE_POSTGRES_DSN=DSN)
     assert config.sources_of("convoy_event_queue_backlog_seconds") == ("ledger", "postgres", "postgres")
     assert config.sources_of(GAUGE) == ("postgres", None, None)
     assert config.metrics[GAUGE].absolute == 3.0
@@ -159,13 +159,13 @@ def test_a_domain_metric_has_the_sources_of_its_section_or_of_the_domain(tmp_pat
 
 
 def test_a_counter_has_no_fallback_whatever_the_domain_says() -> None:
-    config = load(OTEL_QUEUE_DOMAIN_SOURCE="ledger", OTEL_QUEUE_DOMAIN_FALLBACK="postgres", **DSN)
+    config = load(OTEL_QUEUE_DOMAIN_SOURCE="ledger", OTEL_QUEUE_DOMAIN_FALLBACK="postgres", OTEL_QUEUE_POSTGRES_DSN=DSN)
     assert config.sources_of(COUNTER) == ("ledger", None, None)
     assert config.sources_of(GAUGE) == ("ledger", "postgres", None)
 
 
 def test_without_a_source_neither_ledger_nor_database_is_read() -> None:
-    config = load(**DSN)
+    config = load(OTEL_QUEUE_POSTGRES_DSN=DSN)
     assert config.sources_of(GAUGE) == (None, None, None)
     assert not config.reads("ledger")
     assert not config.reads("postgres")
@@ -197,12 +197,12 @@ def test_a_fallback_or_a_shadow_without_a_source_is_a_fault() -> None:
 
 def test_postgres_needs_to_be_told_where_it_is() -> None:
     assert "postgres.dsn: is needed" in faults(OTEL_QUEUE_DOMAIN_SOURCE="postgres")
-    assert load(OTEL_QUEUE_DOMAIN_SOURCE="postgres", **DSN).reads("postgres")
+    assert load(OTEL_QUEUE_DOMAIN_SOURCE="postgres", OTEL_QUEUE_POSTGRES_DSN=DSN).reads("postgres")
 
 
 def test_the_example_has_every_section_and_is_valid() -> None:
     example = Path(__file__).parents[2] / "examples" / "otel-queue.toml"
-    config = load(example, **DSN)
+    config = load(example, OTEL_QUEUE_POSTGRES_DSN=DSN)
     assert config.sources_of(GAUGE) == ("ledger", "postgres", None)
     lines = example.read_text(encoding="utf-8").splitlines()
     sections = {line.strip("[]") for line in lines if line.startswith("[")}
