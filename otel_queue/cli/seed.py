@@ -29,6 +29,11 @@ def add_command(commands: Any) -> None:
 def add_load(parser: argparse.ArgumentParser) -> None:
     """Adds the flags that say how much is read at once, and of whom."""
     parser.add_argument("--project", help="only this project")
+    parser.add_argument(
+        "--no-attempts",
+        action="store_true",
+        help="leave the attempts out: for workers that report them without the ids of their rows",
+    )
     parser.add_argument("--pause", type=_seconds, default=0.05, metavar="SECONDS", help="between batches; default 0.05")
     parser.add_argument("--batch", type=_rows, default=2_000, metavar="ROWS", help="rows in a batch; default 2000")
 
@@ -58,7 +63,13 @@ def open_rows(config: Config, options: argparse.Namespace, stop: threading.Event
     from otel_queue.postgres.rows import Rows
 
     database = Database(Dsn(config.postgres.dsn), statement_timeout_seconds=config.postgres.statement_timeout_seconds)
-    return Rows(database, project=options.project, batch_rows=options.batch, sleep=stop.wait)
+    return Rows(
+        database,
+        project=options.project,
+        with_attempts=not options.no_attempts,
+        batch_rows=options.batch,
+        sleep=stop.wait,
+    )
 
 
 def stop_on_signals() -> threading.Event:

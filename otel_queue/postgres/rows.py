@@ -143,6 +143,7 @@ class Rows:
         database: Database,
         *,
         project: str | None = None,
+        with_attempts: bool = True,
         slice_rows: int = 50_000,
         batch_rows: int = 2_000,
         pauses_seconds: Sequence[float] = _PAUSES_SECONDS,
@@ -150,6 +151,7 @@ class Rows:
     ) -> None:
         self._database = database
         self._project = project
+        self._with_attempts = with_attempts
         self._slice_rows = slice_rows
         self._batch_rows = batch_rows
         self._pauses = pauses_seconds
@@ -172,8 +174,8 @@ class Rows:
         return self._batches("event", "events", _event)
 
     def attempts(self, first_id: str) -> Iterator[Batch[AttemptRow]]:
-        """Attempts, as `deliveries`."""
-        return self._batches("attempt", "attempts", _attempt, first_id, HIGHEST)
+        """Attempts, as `deliveries`; none without `with_attempts`."""
+        return self._batches("attempt", "attempts", _attempt, first_id, HIGHEST) if self._with_attempts else iter(())
 
     def old_deliveries(self, before_id: str) -> Iterator[Batch[DeliveryCount]]:
         """Deliveries with dated ids lower than `before_id`, counted slice by slice: the same labels come again.

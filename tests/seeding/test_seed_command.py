@@ -16,7 +16,7 @@ import pytest
 from otel_queue.cli import FINDING, FINE, UNREACHABLE, USAGE
 from otel_queue.postgres.database import statement
 from tests.ledger.ledgers import DAY_US, Ledger, now_us, ulid
-from tests.postgres.gateway import Gateway
+from tests.postgres.gateway import ATTEMPTS, Gateway
 from tests.seeding.seeds import assert_agree
 from tests.seeding.tables import fill
 from tests.servers.process import wait_until
@@ -67,6 +67,14 @@ def test_the_summary_as_json(gateway: Gateway, ledger: Ledger) -> None:
     assert status == FINE
     assert (told["changed"], told["late"], told["left_out"], told["unmergeable"]) == (0, 0, {}, {})
     assert told["known"] == sum(told["rows"].get(what, 0) for what in ("deliveries", "events", "attempts"))
+
+
+def test_attempts_stay_away_where_workers_count_them_under_ids_of_their_own(gateway: Gateway, ledger: Ledger) -> None:
+    fill(gateway, 1, size=30)
+    run(ledger.url, gateway, "--no-attempts")
+    assert not ledger.families()[ATTEMPTS]
+    run(ledger.url, gateway)
+    assert ledger.families()[ATTEMPTS]
 
 
 @pytest.mark.parametrize("number", range(3))

@@ -8,9 +8,9 @@
 -- Reads all of event_deliveries and events, once.
 
 WITH event AS (
-    SELECT id, coalesce(min(nullif(source_id, '')), 'http') AS source
+    SELECT project_id, id, coalesce(min(nullif(source_id, '')), 'http') AS source
     FROM convoy.events
-    GROUP BY id
+    GROUP BY project_id, id
 ), delivery AS (
     SELECT
         d.project_id,
@@ -21,7 +21,7 @@ WITH event AS (
         count(*) FILTER (WHERE d.deleted_at IS NULL) AS total,
         min(d.created_at) FILTER (WHERE d.status = 'Processing') AS oldest
     FROM convoy.event_deliveries d
-    LEFT JOIN event e ON e.id = d.event_id
+    LEFT JOIN event e ON e.id = d.event_id AND e.project_id = d.project_id
     GROUP BY 1, 2, 3, 4, 5
 )
 SELECT
