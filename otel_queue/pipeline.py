@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Final
 
 from otel_queue.catalog import exported_by
@@ -24,16 +25,20 @@ from otel_queue.export.instruments import meter_provider
 from otel_queue.export.otlp import OtlpPush, otlp_exporter
 from otel_queue.export.points import SeriesPoints
 from otel_queue.export.resource import build_resource
-from otel_queue.export.self_metrics import self_families, series_families
+from otel_queue.export.self_metrics import self_families, series_families, shard_families
 from otel_queue.export.text import TextExposition
 from otel_queue.lanes import inspector, quick_lanes, selection, slow_lanes
+from otel_queue.overview import Overview
 from otel_queue.samples import Family
 from otel_queue.selection import ACTIVE
 from otel_queue.sources import Lane
-from otel_queue.status import Exposition, LaneStatus, Readiness, Status
+from otel_queue.status import Exposition, LaneState, Readiness, Status
 from otel_queue.version import __version__
 
 _SERVICE_NAME: Final = "otel-queue"
+# A page that is looked at reads no more often than this, however many look; scrapes and pushes count too.
+_PAGE_SECONDS: Final = 10.0
+_PAGE_ERRORS: Final = 20
 # Aggregated when they are read: they go to the readers beside the SDK's instruments.
 _AGGREGATED: Final = (*exported_by("ledger", __version__), *exported_by("derived", __version__))
 
@@ -55,6 +60,7 @@ class Pipeline:
         self._selection = selection(config)
         self._probe = inspector(config)
         self._collected = threading.local()
+        self._overview = Overview()
         self._text = TextExposition(
             share_seconds=config.queue.min_interval_seconds,
             aggregated=self._aggregated,
@@ -91,23 +97,33 @@ class Pipeline:
             return Readiness(False, str(error))
         return Readiness(True, f"{self._redis} can be read")
 
+    def freshen(self, budget_seconds: float) -> None:
+        """Reads what nobody has read for ten seconds, waiting at most `budget_seconds`: for a page that somebody opens.
+
+        Nothing is read for a page that nobody looks at, and no more for many viewers than for one.
+        """
+        age = self._overview.age_seconds()
+        if age is None or age >= _PAGE_SECONDS:
+            with self._collection(budget_seconds):
+                pass
+
     def status(self) -> Status:
-        """How the lanes are doing, from memory alone."""
-        lanes = [
-            LaneStatus(
-                state.name,
-                self._sources.get(state.name, self._redis),
-                state.up,
-                state.age_seconds,
-                state.last_error,
-            )
-            for state in (lane.state() for lane in self._in_use((*self._lanes, *self._slow_lanes)))
-        ]
-        if self._push:
-            state = self._push.state()
-            lanes.append(LaneStatus(state.name, self._push.target, state.up, state.age_seconds, state.last_error))
-        push = self._push.target if self._push else "off"
-        return Status(__version__, self._started_at, tuple(lanes), push)
+        """The lanes as they are, and what the last collection found, from memory alone."""
+        lanes = self._lane_states()
+        errors = sorted((error for lane in lanes for error in lane.recent), key=lambda error: -error.last)
+        return Status(
+            __version__,
+            self._started_at,
+            tuple(lanes),
+            self._push.target if self._push else "off",
+            *self._overview.seen(),
+            errors=tuple(errors[:_PAGE_ERRORS]),
+        )
+
+    def _lane_states(self) -> list[LaneState]:
+        lanes = self._in_use((*self._lanes, *self._slow_lanes))
+        states = [replace(lane.state(), source=self._sources.get(lane.name, self._redis)) for lane in lanes]
+        return [*states, self._push.state()] if self._push else states
 
     def shutdown(self) -> bool:
         """Pushes a last time and stops, within `otlp.shutdown_timeout_seconds`; False if that push failed."""
@@ -129,6 +145,7 @@ class Pipeline:
         """Makes the lanes fresh and holds on to what they have, so that one collection sees one snapshot."""
         self._refresh(budget_seconds)
         self._collected.families = self._families()
+        self._overview.note(self._collected.families)
         try:
             yield
         finally:
@@ -177,6 +194,7 @@ class Pipeline:
         found |= chosen.families
         folded = {name: supply.folded for name, supply in supplies.items()}
         found |= series_families(chosen.families, chosen.sources, folded)
+        found |= shard_families(chosen.families, self._config.shard)
         found[ACTIVE] = self._selection.active(chosen)
         return found
 

@@ -16,6 +16,7 @@ from opentelemetry.sdk.metrics.export import (
     PeriodicExportingMetricReader,
 )
 
+from otel_queue.recent_errors import RecentErrors
 from otel_queue.status import LaneState
 
 _log: Final = logging.getLogger(__name__)
@@ -96,6 +97,7 @@ class OtlpPush:
         self._duration: float | None = None
         self._last_success: float | None = None
         self._last_error: str | None = None
+        self._recent = RecentErrors("otlp")
         self._thread = threading.Thread(target=self._tick, name="otel-queue-otlp", daemon=True)
 
     def start(self) -> None:
@@ -114,6 +116,8 @@ class OtlpPush:
                 age_seconds=age,
                 errors=dict(self._errors),
                 last_error=self._last_error,
+                source=self.target,
+                recent=self._recent.newest_first(),
             )
 
     def push(self) -> None:
@@ -163,6 +167,7 @@ class OtlpPush:
             else:
                 self._errors["export"] += 1
                 self._last_error = error
+                self._recent.note("export", error, time.time())
         if changed and error is None:
             _log.info("lane otlp: pushing to %s", self.target)
         elif changed:

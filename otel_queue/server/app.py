@@ -11,7 +11,7 @@ from typing import Any
 from otel_queue.server.auth import BasicAuth
 from otel_queue.server.encoding import accepts_gzip, compress
 from otel_queue.server.exporter import Exporter
-from otel_queue.server.landing import landing_page
+from otel_queue.server.page import CONTENT_SECURITY_POLICY, status_page
 from otel_queue.server.turnstile import ClientGone, Turnstile, TurnstileFull
 
 log = logging.getLogger(__name__)
@@ -25,13 +25,15 @@ _HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "deny",
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
 }
 _SECONDS = re.compile(r"\d{1,9}(?:\.\d{1,12})?")
 # What the answer needs on its way: the scraper should get it before it gives up.
 _MARGIN_SECONDS = 0.5
 _RETRY_AFTER_SECONDS = "5"
 _SLICE_BYTES = 256 * 1024
+# How long a page waits for a reading; what comes later is on the page after it.
+_PAGE_READ_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,7 @@ class App:
         # Apart from each other: neither a Redis that hangs nor a flood of wrong passwords holds up the rest.
         self._scraping = Turnstile("scrape", at_once=scrapes_at_once, waiting=scrapes_waiting)
         self._probing = Turnstile("ready", at_once=2, waiting=64)
+        self._drawing = Turnstile("page", at_once=2, waiting=64)
         self._verifying = Turnstile("auth", at_once=2, waiting=256)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -102,7 +105,7 @@ class App:
             "/metrics": self._metrics,
             "/healthz": self._health,
             "/readyz": self._readiness,
-            "/": self._landing,
+            "/": self._page,
         }
         route = routes.get(request.path)
         if route is None:
@@ -149,9 +152,18 @@ class App:
         readiness = await self._probing.run(self._exporter.ready, request.until_gone)
         return _text(200 if readiness.ok else 503, readiness.detail)
 
-    async def _landing(self, _request: "_Request") -> _Response:
-        page = landing_page(self._exporter.status(), self._clock())
-        return _Response(200, page, "text/html; charset=utf-8")
+    async def _page(self, request: "_Request") -> _Response:
+        compressed = accepts_gzip(request.header("accept-encoding") or "")
+
+        def draw() -> _Response:
+            self._exporter.freshen(_PAGE_READ_SECONDS)
+            page = status_page(self._exporter.status(), self._clock())
+            headers = {"Vary": "Accept-Encoding"}
+            if compressed:
+                page, headers["Content-Encoding"] = compress(page), "gzip"
+            return _Response(200, page, "text/html; charset=utf-8", headers)
+
+        return await self._drawing.run(draw, request.until_gone)
 
     async def _send(self, request: "_Request", response: _Response, send: Send) -> None:
         own = {"Content-Type": response.content_type, "Content-Length": str(len(response.body))}
@@ -173,7 +185,7 @@ class App:
             event = (await receive())["type"]
             await send({"type": f"{event}.complete"})
             if event == "lifespan.shutdown":
-                for turnstile in (self._scraping, self._probing, self._verifying):
+                for turnstile in (self._scraping, self._probing, self._drawing, self._verifying):
                     turnstile.close()
                 return
 

@@ -2,13 +2,13 @@
 
 from typing import Protocol
 
-from otel_queue.status import Exposition, LaneStatus, Readiness, Status
+from otel_queue.status import Exposition, LaneState, Readiness, Status
 
-__all__ = ["Exporter", "Exposition", "LaneStatus", "Readiness", "Status"]
+__all__ = ["Exporter", "Exposition", "LaneState", "Readiness", "Status"]
 
 
 class Exporter(Protocol):
-    """The pipeline, seen from HTTP. `scrape` and `ready` are called from several threads at once."""
+    """The pipeline, seen from HTTP. All is called from several threads at once."""
 
     def scrape(self, accept: str, budget_seconds: float | None) -> Exposition:
         """The current samples in the best format for the Accept header `accept` ("" when there was none).
@@ -21,6 +21,10 @@ class Exporter(Protocol):
         """Whether Redis can be read, found out by reading it. Blocks."""
         ...
 
+    def freshen(self, budget_seconds: float) -> None:
+        """Somebody looks at the page: reads what has not been read lately. Blocks, at most `budget_seconds`."""
+        ...
+
     def status(self) -> Status:
-        """What is known already. Called on the event loop: no I/O, no waiting for a lock that I/O holds."""
+        """What is known already: no I/O, no waiting for a lock that I/O holds."""
         ...

@@ -3,7 +3,7 @@
 import threading
 from dataclasses import dataclass, field
 
-from otel_queue.server.exporter import Exposition, LaneStatus, Readiness, Status
+from otel_queue.server.exporter import Exposition, LaneState, Readiness, Status
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPEN_METRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -19,6 +19,7 @@ class FakeExporter:
     process: Status = field(default_factory=lambda: Status("1.2.3", 1000.0, (), "off"))
     error: Exception | None = None
     asked: list[tuple[str, float | None]] = field(default_factory=list)
+    freshened: list[float] = field(default_factory=list)
     gate: threading.Event = field(default_factory=threading.Event)
     at_once: int = 0
     most_at_once: int = 0
@@ -43,6 +44,9 @@ class FakeExporter:
         self._pass()
         return self.readiness
 
+    def freshen(self, budget_seconds: float) -> None:
+        self.freshened.append(budget_seconds)
+
     def status(self) -> Status:
         if self.error is not None:
             raise self.error
@@ -54,12 +58,15 @@ class FakeExporter:
             raise self.error
 
 
-def lane(**changes: object) -> LaneStatus:
+def lane(**changes: object) -> LaneState:
     values: dict[str, object] = {
         "name": "queue",
         "source": "redis://127.0.0.1:6379/0",
         "up": True,
+        "duration_seconds": 0.012,
+        "last_success": 1000.0,
         "age_seconds": 1.5,
+        "errors": {},
         "last_error": None,
     }
-    return LaneStatus(**{**values, **changes})  # type: ignore[arg-type]
+    return LaneState(**{**values, **changes})  # type: ignore[arg-type]

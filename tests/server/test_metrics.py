@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from otel_queue.server.exporter import Readiness
+from otel_queue.server.page import CONTENT_SECURITY_POLICY
 from tests.server.client import eventually, fetch, talk
 from tests.server.conftest import Serve
 from tests.server.fake_exporter import BODY, OPEN_METRICS, TEXT, FakeExporter
@@ -43,7 +44,7 @@ def test_a_plain_answer_says_its_length_and_is_not_to_be_stored(serve: Serve) ->
     assert reply.headers["Content-Length"] == str(len(BODY))
     assert reply.headers["Cache-Control"] == "no-store"
     assert reply.headers["X-Content-Type-Options"] == "nosniff"
-    assert reply.headers["Content-Security-Policy"] == "default-src 'none'; style-src 'unsafe-inline'"
+    assert reply.headers["Content-Security-Policy"] == CONTENT_SECURITY_POLICY
     assert "Content-Encoding" not in reply.headers
     assert "Server" not in reply.headers
 

@@ -162,10 +162,13 @@ def test_a_legacy_backlog_that_is_cut_has_that_name(gateway: Gateway, ledger: Le
     """1500 groups, half of which the legacy numbers have as 0, or do not have."""
     gateway.execute(
         "INSERT INTO convoy.event_deliveries (id, event_id, project_id, endpoint_id, status, created_at)"
-        " SELECT status || i, 'e', to_char(i, '0000'), 'E1', status, now() - make_interval(secs => i)"
+        " SELECT status || i, 'e' || i, to_char(i, '0000'), 'E1', status, now() - make_interval(secs => i)"
         " FROM generate_series(1, 1500) i, unnest(ARRAY['Processing', 'Success']) status"
     )
-    gateway.execute("INSERT INTO convoy.events (id, event_type, project_id) VALUES ('e', 't', 'P')")
+    gateway.execute(
+        "INSERT INTO convoy.events (id, event_type, project_id)"
+        " SELECT 'e' || i, 't', to_char(i, '0000') FROM generate_series(1, 1500) i"
+    )
     named = Compared(gateway, ledger).legacy
     assert named[EVENT_BACKLOG] == {"cut_at_1000": 1000}
     assert named[DELIVERY_BACKLOG] == {"cut_at_1000": 1000}
