@@ -157,7 +157,7 @@ def _domain(
 def _sources(active: Family) -> tuple[MetricSource, ...]:
     """The family holds a metric's own source first, then its fallback."""
     by_metric: dict[str, dict[str, float]] = {}
-    for (metric, source), value in active.samples:
+    for (metric, source, _), value in active.samples:
         by_metric.setdefault(metric, {})[source] = value
     found = []
     for metric, sources in by_metric.items():

@@ -105,9 +105,9 @@ class Selection:
     def active(self, chosen: Chosen) -> Family:
         """otel_queue_source_active: 1 for the source that a metric was chosen from, 0 for the other one it has."""
         samples = [
-            ((metric, name), float(chosen.sources.get(metric) == name))
+            ((metric, name, role), float(chosen.sources.get(metric) == name))
             for metric, choice in self._choices.items()
-            for name in (choice.sources.source, choice.sources.fallback)
+            for name, role in ((choice.sources.source, "source"), (choice.sources.fallback, "fallback"))
             if name is not None
         ]
         return Family(ACTIVE, samples, time.time(), _SOURCE)

@@ -29,7 +29,7 @@ def queues(pending: dict[str, float], more: Samples = MappingProxyType({})) -> d
 
 
 def domain(samples: Samples) -> dict[str, Family]:
-    return families({ACTIVE: [((DELIVERIES, "ledger"), 1.0)], **samples})
+    return families({ACTIVE: [((DELIVERIES, "ledger", "source"), 1.0)], **samples})
 
 
 def delivery(project: str, status: str, endpoint: str = "e") -> tuple[str, ...]:
@@ -206,7 +206,9 @@ def test_a_list_whose_metric_is_absent_is_none_and_not_empty() -> None:
 
 @pytest.mark.parametrize(("own", "other", "active"), [(1.0, 0.0, "ledger"), (0.0, 1.0, "postgres"), (0.0, 0.0, None)])
 def test_the_source_that_a_metric_comes_from_now_is_named(own: float, other: float, active: str | None) -> None:
-    found = seen_of(families({ACTIVE: [((BACKLOG, "ledger"), own), ((BACKLOG, "postgres"), other)]})).domain
+    found = seen_of(
+        families({ACTIVE: [((BACKLOG, "ledger", "source"), own), ((BACKLOG, "postgres", "fallback"), other)]})
+    ).domain
 
     assert found is not None
     assert found.sources == (MetricSource(BACKLOG, "ledger", "postgres", active),)

@@ -144,9 +144,9 @@ def test_the_active_source_is_1_and_the_other_0() -> None:
         scene.time = time
         chosen = scene.selection.choose({"ledger": ledger, "postgres": DATABASE})
         active = dict(scene.selection.active(chosen).samples)
-        assert active[GAUGE, "ledger"] == (expected == "ledger")
-        assert active[GAUGE, "postgres"] == (expected == "postgres")
-        assert (COUNTER, "postgres") not in active
+        assert active[GAUGE, "ledger", "source"] == (expected == "ledger")
+        assert active[GAUGE, "postgres", "fallback"] == (expected == "postgres")
+        assert [key for key in active if key[0] == COUNTER] == [(COUNTER, "ledger", "source")]
 
 
 @pytest.mark.parametrize("supplies", [{}, {"ledger": GONE}])
