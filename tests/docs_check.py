@@ -11,6 +11,7 @@ from pathlib import Path
 from otel_queue.catalog import CATALOG
 from otel_queue.cli.catalog import markdown
 from otel_queue.config.settings import SECTIONS, all_settings
+from tests.operations.alerts_page import alerts_page
 from otel_queue.export.allow_lists import collector_processors
 
 ROOT = Path(__file__).parent.parent
@@ -108,6 +109,7 @@ def gateway() -> str:
 GENERATED = {
     "docs/metrics.md": lambda: markdown(CATALOG.values()),
     "docs/configuration.md": configuration,
+    "docs/alerts.md": alerts_page,
     _GATEWAY: gateway,
 }
 

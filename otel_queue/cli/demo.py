@@ -82,7 +82,7 @@ def _recording(config: Config) -> "Iterator[Recorder]":
 def _what_to_open(listen: str, redis: str) -> str:
     return f"""
 otel-queue demo: a simulated Convoy on Asynq, measured by the exporter
-  open     http://{listen}/          lanes and their state
+  open     http://{listen}/          the status page
            http://{listen}/metrics   what Prometheus scrapes
   try      curl -s http://{listen}/metrics | grep convoy_
            otel-queue inspect --redis-url {redis}
