@@ -11,8 +11,8 @@ from pathlib import Path
 from otel_queue.catalog import CATALOG
 from otel_queue.cli.catalog import markdown
 from otel_queue.config.settings import SECTIONS, all_settings
-from tests.operations.alerts_page import alerts_page
 from otel_queue.export.allow_lists import collector_processors
+from tests.operations.alerts_page import alerts_page
 
 ROOT = Path(__file__).parent.parent
 _LINK = re.compile(r"\]\((?!https?://|#|mailto:)([^)#\s]+)")

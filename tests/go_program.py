@@ -26,6 +26,7 @@ _UNREACHABLE: Final = re.compile(
 ASYNQ_PEER: Final = ROOT / "tests" / "peer_go"
 COLLECTOR: Final = ROOT / "tests" / "collector"
 GO_WORKER: Final = ROOT / "examples" / "go-worker"
+DEPLOY_CHECKS: Final = ROOT / "tests" / "deploy" / "checks_go"
 
 
 def build_go_program(sources: Path) -> Path:
@@ -75,5 +76,5 @@ def _digest(sources: Path) -> str:
 
 
 if __name__ == "__main__":
-    for module in (ASYNQ_PEER, GO_WORKER, COLLECTOR):
+    for module in (ASYNQ_PEER, GO_WORKER, COLLECTOR, DEPLOY_CHECKS):
         sys.stdout.write(f"{build_go_program(module)}\n")
