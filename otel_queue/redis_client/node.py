@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -24,6 +25,8 @@ class NodeLink:
         self._name = name
         self._lock = threading.Lock()
         self._process = os.getpid()
+        # A link that is let go of closes its sockets, whatever the order in which its parts are collected.
+        weakref.finalize(self, pool.disconnect).atexit = False
 
     def exchange(self, requests: Sequence[Request], deadline: float) -> Answers:
         """As RedisLink; one exchange at a time."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import _pytest.outcomes
 
-from tests.bench import database, export, inspector, ledger, package, recorder, scrape
+from tests.bench import database, export, growth, inspector, ledger, package, recorder, scrape
 from tests.bench.result import Result
 
 BENCHES: dict[str, Callable[[str], Iterator[Result]]] = {
@@ -20,6 +20,8 @@ BENCHES: dict[str, Callable[[str], Iterator[Result]]] = {
     "ledger-memory": ledger.memory,
     "scrape-50k": export.scrape,
     "otlp-push-50k": export.push,
+    "growth-queues": growth.queues,
+    "growth-series": growth.series,
     "database-time": database.time_spent,
     "seed-cost": database.once,
     "import-time": package.import_time,
