@@ -74,7 +74,7 @@ def examine(config: Config) -> list[Finding]:
             findings += _ledger(link, config)
         finally:
             link.close()
-    findings += _otlp(config)
+    findings += [*_postgres(config), *_otlp(config)]
     return findings
 
 
@@ -211,6 +211,32 @@ def _ledger(link: RedisLink, config: Config) -> Iterator[Finding]:
     if config.ledger.url is None and not config.ledger.memory_limit_bytes:
         advice = "set ledger.url to a Redis of its own, or ledger.memory_limit_bytes"
         yield Finding("warn", "ledger memory", "the ledger shares the queues' Redis and may fill it", advice)
+
+
+def _postgres(config: Config) -> Iterator[Finding]:
+    dsn, postgres = config.postgres.dsn, config.postgres
+    if dsn is None or not config.reads("postgres"):
+        return
+    try:  # psycopg is an extra
+        from otel_queue.postgres.aggregations import statements
+        from otel_queue.postgres.database import Database
+        from otel_queue.postgres.dsn import Dsn
+        from otel_queue.postgres.source import reckoning_of
+
+        reckoning = reckoning_of(postgres.parity, postgres.use_snapshot_tables)
+        database = Database(Dsn(dsn), statement_timeout_seconds=postgres.statement_timeout_seconds)
+        with database.reading() as reading:
+            for name in statements(reckoning):
+                reading.plan(name)
+            lag = reading.lag_seconds
+    except ConfigError as error:
+        yield Finding("fail", "postgres", "; ".join(error.faults))
+    except ReadError as error:
+        unreachable = error.reason in ("connection", "timeout", "starting", "too_many_connections")
+        yield Finding("fail", "postgres", f"{error.reason}: {error}", "see docs/postgres.md", unreachable)
+    else:
+        behind = f", a replica {lag:.0f} s behind" if lag else ""
+        yield Finding("ok", "postgres", f"{database}: every {reckoning} statement can be run{behind}")
 
 
 def _otlp(config: Config) -> Iterator[Finding]:

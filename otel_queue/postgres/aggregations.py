@@ -61,6 +61,12 @@ def read_families(reading: Reading, reckoning: Reckoning, now: float, before_eac
     return Found(families, failures)
 
 
+def statements(reckoning: Reckoning) -> tuple[str, ...]:
+    """The names of the statements of which a reading consists."""
+    names = tuple(f"{reckoning}/{name}" for name in _STATEMENTS[reckoning])
+    return ("snapshot/meta", *names) if reckoning == "snapshot" else names
+
+
 # The gateway's names for what it keeps, where they are not the statement's.
 _SNAPSHOT_NAMES: Final = {"event_delivery_queue_backlog": "event_endpoint_backlog"}
 

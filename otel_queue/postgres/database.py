@@ -123,6 +123,11 @@ class Reading:
         with self._limited(), self._connection.transaction():
             return self._connection.execute(statement(name), arguments).fetchall()
 
+    def plan(self, name: str) -> None:
+        """Has the statement in NAME.sql planned and not run: raises ReadError where it could not be."""
+        with self._limited(), self._connection.transaction():
+            self._connection.execute("EXPLAIN " + statement(name))
+
     def stream(self, name: str, arguments: Mapping[str, Any], batch_rows: int) -> Iterator[list[Row]]:
         """The rows of the statement in NAME.sql, at most `batch_rows` of them in memory.
 

@@ -66,7 +66,7 @@ class PostgresSource:
         most_series: int = 20_000,
         witness: Witness | None = None,
     ) -> None:
-        self._reckoning = _reckoning(parity, use_snapshot_tables)
+        self._reckoning = reckoning_of(parity, use_snapshot_tables)
         self._interval = interval_seconds
         self._max_age = _LIFE_INTERVALS * interval_seconds if max_age_seconds is None else max_age_seconds
         self._lean, self._most_series = lean, most_series
@@ -242,7 +242,8 @@ def _going_on(failures: Counter[str]) -> Iterator[None]:
         failures[f"store_{error.reason}"] = 1
 
 
-def _reckoning(parity: str, use_snapshot_tables: bool) -> Reckoning:
+def reckoning_of(parity: str, use_snapshot_tables: bool) -> Reckoning:
+    """How the settings have it counted; raises ConfigError."""
     if parity not in ("legacy", "corrected"):
         raise ConfigError([f"postgres.parity: must be legacy or corrected, not {parity!r}"])
     if not use_snapshot_tables:

@@ -3,6 +3,7 @@
 from prometheus_client.parser import text_string_to_metric_families
 
 from otel_queue.config import Config, DomainConfig, PostgresConfig, QueueConfig, RedisConfig, Secret
+from otel_queue.doctor import examine
 from otel_queue.pipeline import Pipeline
 from tests.postgres.gateway import Gateway
 from tests.servers.process import wait_until
@@ -10,15 +11,17 @@ from tests.servers.process import wait_until
 Scraped = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
-def pipeline(redis_url: str, dsn: Secret, source: str = "postgres") -> Pipeline:
-    return Pipeline(
-        Config(
-            redis=RedisConfig(url=redis_url),
-            queue=QueueConfig(min_interval_seconds=0.0, memory_interval_seconds=0.0),
-            domain=DomainConfig(source=source),
-            postgres=PostgresConfig(dsn=dsn, interval_seconds=1.0, statement_timeout_seconds=5.0),
-        )
+def config(redis_url: str, dsn: Secret, source: str = "postgres") -> Config:
+    return Config(
+        redis=RedisConfig(url=redis_url),
+        queue=QueueConfig(min_interval_seconds=0.0, memory_interval_seconds=0.0),
+        domain=DomainConfig(source=source),
+        postgres=PostgresConfig(dsn=dsn, interval_seconds=1.0, statement_timeout_seconds=5.0),
     )
+
+
+def pipeline(redis_url: str, dsn: Secret, source: str = "postgres") -> Pipeline:
+    return Pipeline(config(redis_url, dsn, source))
 
 
 def scrape(exporter: Pipeline) -> Scraped:
@@ -63,3 +66,24 @@ def test_with_a_ledger_the_database_is_not_asked(own_gateway: Gateway, redis_url
     exporter = pipeline(redis_url, own_gateway.dsn, "ledger")
     assert ("otel_queue_up", (("lane", "postgres"),)) not in scrape(exporter)
     assert [lane.name for lane in exporter.status().lanes] == ["queue", "ledger"]
+
+
+def test_check_plans_every_statement_and_runs_none(own_gateway: Gateway, redis_url: str) -> None:
+    found = {finding.subject: finding for finding in examine(config(redis_url, own_gateway.dsn))}
+    assert found["postgres"].status == "ok"
+    assert "corrected" in found["postgres"].detail
+    own_gateway.execute("DROP TABLE convoy.delivery_attempts")
+    found = {finding.subject: finding for finding in examine(config(redis_url, own_gateway.dsn))}
+    assert found["postgres"].status == "fail"
+    assert "missing_table" in found["postgres"].detail
+
+
+def test_check_tells_a_database_that_cannot_be_reached_without_its_password(redis_url: str) -> None:
+    nowhere = config(redis_url, Secret("postgres://nobody:hunter2@127.0.0.1:1/none"))
+    found = {finding.subject: finding for finding in examine(nowhere)}
+    assert found["postgres"].unreachable
+    assert "hunter2" not in repr(found)
+
+
+def test_check_does_not_ask_a_database_that_nothing_reads(own_gateway: Gateway, redis_url: str) -> None:
+    assert "postgres" not in {finding.subject for finding in examine(config(redis_url, own_gateway.dsn, "none"))}

@@ -1,8 +1,5 @@
 """The whole of pull, from a real Redis to text; Redis may be missing."""
 
-import gc
-import warnings
-
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -93,13 +90,3 @@ def test_the_instance_is_the_same_after_a_restart(redis_url: str) -> None:
         [labels for sample, labels in scrape(pipeline(redis_url)) if sample == "target_info"] for _ in range(2)
     )
     assert first == second
-
-
-def test_a_pipeline_that_is_let_go_of_leaves_no_socket_open(redis_url: str) -> None:
-    exporter = pipeline(redis_url)
-    scrape(exporter)
-    del exporter
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        gc.collect()
-    assert not caught
