@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from otel_queue.cli.options import add_settings, settings_of
 from otel_queue.cli.serve import serve, stop_on_signals
-from otel_queue.config import Config
+from otel_queue.config import Config, RedisConfig
 from otel_queue.errors import OtelQueueError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def _run(options: argparse.Namespace) -> int:
     stop = stop_on_signals()
     with contextlib.ExitStack() as stack:
         is_real = True
-        if getattr(options, "redis.url") is None:
+        if settings_of(options).redis == RedisConfig():  # nobody named one, in whatever way
             redis = stack.enter_context(EmbeddedRedis())
             setattr(options, "redis.url", redis.url)
             is_real = redis.is_real

@@ -57,7 +57,8 @@ def load_config(
     domain = tables.get("domain", {})
     metrics = _metrics(domain.get("metrics", {}) if isinstance(domain, dict) else {}, faults)
     attributes = _attributes(tables.get("attributes", {}), faults)
-    _read_password_file(chosen["redis"], faults)
+    _read_secret_file(chosen["redis"], "redis.password", faults)
+    _read_secret_file(chosen["postgres"], "postgres.dsn", faults)
     sections: dict[str, Any] = {section: kind(**chosen[section]) for section, kind in SECTIONS.items()}
     config = Config(**sections, metrics=metrics, attributes=attributes)
     faults.extend(_check(config, environment))
@@ -250,17 +251,19 @@ def _attributes(table: Any, faults: list[str]) -> Mapping[str, tuple[str, ...]]:
     return chosen
 
 
-def _read_password_file(redis: dict[str, Any], faults: list[str]) -> None:
-    path = redis.get("password_file")
+def _read_secret_file(chosen: dict[str, Any], secret: str, faults: list[str]) -> None:
+    """Puts what is in the file of a secret in its place."""
+    name = secret.partition(".")[2]
+    path = chosen.get(f"{name}_file")
     if path is None:
         return
-    if "password" in redis:
-        faults.append("redis.password and redis.password_file: set one of them")
+    if name in chosen:
+        faults.append(f"{secret} and {secret}_file: set one of them")
         return
     try:
-        redis["password"] = Secret(Path(path).read_text(encoding="utf-8").rstrip("\r\n"))
+        chosen[name] = Secret(Path(path).read_text(encoding="utf-8").rstrip("\r\n"))
     except (OSError, UnicodeDecodeError) as error:
-        faults.append(f"redis.password_file: {path} cannot be read: {error}")
+        faults.append(f"{secret}_file: {path} cannot be read: {error}")
 
 
 def _check(config: Config, environment: Mapping[str, str]) -> list[str]:
@@ -322,5 +325,7 @@ def _check_sources(config: Config) -> list[str]:
             elif key != "source" and value != NONE and source == NONE and not config.metrics:
                 faults.append(f"{place}.{key}: is {value}, and there is no {place}.source")
     if not faults and config.reads("postgres") and config.postgres.dsn is None:
-        faults.append("postgres.dsn: is needed, since [domain] names postgres; OTEL_QUEUE_POSTGRES_DSN sets it")
+        faults.append(
+            "postgres.dsn: is needed, since [domain] names postgres; OTEL_QUEUE_POSTGRES_DSN or postgres.dsn_file sets it"
+        )
     return faults

@@ -150,6 +150,7 @@ class PostgresConfig:
     """[postgres]: the gateway's database, as a source of the domain lane, a fallback, a shadow and a seed."""
 
     dsn: Secret | None = setting(None, "libpq connection string", flag=False)
+    dsn_file: Path | None = setting(None, "file that holds the connection string")
     interval_seconds: float = setting(60.0, "how often one of the exporters reads the database", minimum=1.0)
     statement_timeout_seconds: float = setting(60.0, "limit for one statement", minimum=0.1)
     parity: str = setting("corrected", "corrected, or legacy for the numbers of the gateway's own exporter")

@@ -85,6 +85,15 @@ def test_a_password_comes_from_a_file_and_is_never_shown(tmp_path: Path) -> None
     assert "hunter2" not in repr(load(OTEL_QUEUE_REDIS_URL="redis://u:hunter2@h"))
 
 
+def test_a_connection_string_comes_from_a_file(tmp_path: Path) -> None:
+    secret = tmp_path / "dsn"
+    secret.write_text(DSN + "\n", encoding="utf-8")
+    config = load(arguments={"postgres.dsn_file": str(secret)})
+    assert config.postgres.dsn == Secret(DSN)
+    assert "hunter2" not in repr(config)
+    assert "set one of them" in faults(arguments={"postgres.dsn_file": str(secret)}, OTEL_QUEUE_POSTGRES_DSN=DSN)
+
+
 def test_two_passwords_are_one_too_many(tmp_path: Path) -> None:
     said = faults(OTEL_QUEUE_REDIS_PASSWORD="a", OTEL_QUEUE_REDIS_PASSWORD_FILE=str(tmp_path))
     assert "set one of them" in said
@@ -202,8 +211,8 @@ def test_postgres_needs_to_be_told_where_it_is() -> None:
 
 def test_the_example_has_every_section_and_is_valid() -> None:
     example = Path(__file__).parents[2] / "examples" / "otel-queue.toml"
-    config = load(example, OTEL_QUEUE_POSTGRES_DSN=DSN)
-    assert config.sources_of(GAUGE) == ("ledger", "postgres", None)
+    config = load(example)
+    assert config.sources_of(GAUGE) == ("ledger", None, None)
     lines = example.read_text(encoding="utf-8").splitlines()
     sections = {line.strip("[]") for line in lines if line.startswith("[")}
     assert {*SECTIONS, "attributes"} <= sections
