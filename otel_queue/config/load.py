@@ -325,7 +325,5 @@ def _check_sources(config: Config) -> list[str]:
             elif key != "source" and value != NONE and source == NONE and not config.metrics:
                 faults.append(f"{place}.{key}: is {value}, and there is no {place}.source")
     if not faults and config.reads("postgres") and config.postgres.dsn is None:
-        faults.append(
-            "postgres.dsn: is needed, since [domain] names postgres; OTEL_QUEUE_POSTGRES_DSN or postgres.dsn_file sets it"
-        )
+        faults.append("postgres.dsn: is needed, since [domain] names postgres; set OTEL_QUEUE_POSTGRES_DSN or dsn_file")
     return faults
