@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 # Tests wait for servers more than they compute.
 JOBS   ?= 3
 
-.PHONY: demo test check bench soak programs docs clean
+.PHONY: demo test check e2e bench soak programs docs clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -26,6 +26,9 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.docs_check
+
+e2e: $(STAMP) ## everything real on one machine: each number of the dashboard is what was driven
+	$(BIN)/python -m pytest -n 0 tests/e2e/whole $(ARGS)
 
 bench: $(STAMP) ## one JSON object a line; make bench ONLY=inspector-wall runs one
 	@$(BIN)/python -m tests.bench $(ONLY)
