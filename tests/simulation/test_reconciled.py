@@ -60,7 +60,7 @@ def test_after_crashes_and_late_workers_the_ledger_is_made_to_say_what_the_datab
     assert before.missing
     assert before.differing
     report = reconcile(any_gateway, redis_server.url)
-    assert report["repaired"]
+    assert report["repairs"]
     assert not report["moving"]
     assert compared(any_gateway, redis_server) == (set(), set(), {})
     assert ledger.differences() == []
@@ -69,7 +69,7 @@ def test_after_crashes_and_late_workers_the_ledger_is_made_to_say_what_the_datab
     # Creation times are the rows' own now.
     assert_same_backlogs(held, asked, within_seconds=0.001)
     again = reconcile(any_gateway, redis_server.url)
-    assert again["repaired"] == []
+    assert again["repairs"] == []
 
 
 @pytest.mark.parametrize(("seed", "skew_us"), [(1, 0), (2, SKEW_US), (3, SKEW_US)])
@@ -93,7 +93,7 @@ def test_after_retention_only_the_sources_of_gone_events_differ_and_attempts_tha
     assert without_sources(held.families) == without_sources(asked.families)
     assert_sources_of_gone_events_alone_differ(held, asked, without_event(partitioned_gateway))
     assert all(held.families[ATTEMPTS][labels] >= count for labels, count in asked.families[ATTEMPTS].items())
-    assert reconcile(partitioned_gateway, redis_server.url)["repaired"] == []
+    assert reconcile(partitioned_gateway, redis_server.url)["repairs"] == []
 
 
 def without_event(gateway: Gateway) -> int:
