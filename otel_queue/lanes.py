@@ -25,7 +25,8 @@ from otel_queue.sources import Collected, Lane
 
 # A slow lane's values outlive this many of its own intervals.
 _SLOW_LANE_INTERVALS: Final = 3
-# How often `serve` looks whether there is a new generation of the database's numbers, or a new comparison of them.
+# How often `serve` looks whether there is a new generation of the database's numbers, or a new comparison of them, if
+# they do not come more often.
 _LOOK_SECONDS: Final = 5.0
 # How often `serve` looks for days to expire; every replica may, since a day expires once.
 _RETENTION_SECONDS: Final = 3600.0
@@ -85,10 +86,10 @@ def slow_lanes(config: Config) -> list[Lane]:
     if config.reads("ledger") and config.ledger.retention_days:
         slow.append(("retention", _RETENTION_SECONDS, _retention_collector(config)))
     if config.reads("postgres") and config.postgres.dsn is not None:
-        shadow = shadow_witness(config)
-        slow.append(("postgres", _LOOK_SECONDS, _postgres_collector(config, config.postgres.dsn, shadow)))
+        shadow, look = shadow_witness(config), min(_LOOK_SECONDS, config.postgres.interval_seconds)
+        slow.append(("postgres", look, _postgres_collector(config, config.postgres.dsn, shadow)))
         if shadow is not None:
-            slow.append(("shadow", _LOOK_SECONDS, _shadow_collector(config, shadow)))
+            slow.append(("shadow", look, _shadow_collector(config, shadow)))
     return [
         Lane(
             name,
