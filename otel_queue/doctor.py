@@ -202,7 +202,7 @@ def _ledger(link: RedisLink, config: Config) -> Iterator[Finding]:
     if isinstance(birth, ErrorReply):
         yield Finding("fail", "ledger", f"{location}: GET {key.decode()}: {birth}", "see docs/ledger-protocol.md")
     elif birth is None:
-        advice = "otel-queue ledger init, if it is new; if it was lost, see docs/reliability.md"
+        advice = "otel-queue ledger init, if it is new; if it was lost, see docs/runbook.md"
         yield Finding("fail", "ledger", f"{location}: {key.decode()} is missing: the ledger is unknown", advice)
     else:
         yield Finding("ok", "ledger", f"{location}: begun")
