@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, Final
@@ -84,7 +85,11 @@ def _show(options: argparse.Namespace) -> int:
     else:
         head = ("PROJECT", "DAY", "DELIVERIES", "EVENTS", "GROUPS IN PROCESSING", "ATTEMPTS EVER", "APPROXIMATE")
         print(table(head, (tuple(row.values()) for row in rows)))
-    return 1 if snapshot.failures else 0
+    if not snapshot.failures:
+        return 0
+    lost = ", ".join(f"{reason} ({count})" for reason, count in sorted(snapshot.failures.items()))
+    print(f"otel-queue: parts of the ledger cannot be read: {lost}; see docs/runbook.md", file=sys.stderr)
+    return 1
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -51,6 +51,13 @@ def test_show_has_a_line_per_project_and_day(ledger: str, capsys: pytest.Capture
     assert (attempts["day"], attempts["attempts"]) == ("attempts", 3)
 
 
+def test_show_says_what_of_a_ledger_is_lost(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with redis.Redis.from_url(ledger) as client:
+        client.delete(f"oq:{{P}}:counts:{day_of(time.time_ns() // 1000)}")
+    assert main(["ledger", "show", "--redis-url", ledger]) == FINDING
+    assert "parts of the ledger cannot be read: day_lost (1)" in capsys.readouterr().err
+
+
 def test_check_finds_a_wrong_count_and_repair_mends_it(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ledger", "check", "--redis-url", ledger]) == FINE
     counts = f"oq:{{P}}:counts:{day_of(time.time_ns() // 1000)}"
