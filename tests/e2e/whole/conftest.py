@@ -1,0 +1,3 @@
+from tests.postgres.conftest import postgres
+
+__all__ = ["postgres"]
