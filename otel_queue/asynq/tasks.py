@@ -44,13 +44,17 @@ def read_tasks(
 
 
 def read_task_types(queue: bytes, state: str, size: int, failures: Counter[str]) -> Reading[Mapping[str, int]]:
-    """How many of the first `size` tasks of a state have which type. Two rounds; transfers their payloads."""
+    """How many of the first `size` tasks of a state have which type. Two rounds; transfers their payloads.
+
+    A task that ended between the rounds is not in the sample, and no failure.
+    """
     listed = yield from _read_ids(queue, state, 0, size)
     if not listed:
         return {}
     key = keys.queue_key(queue, "pending")
     replies = yield request(key, [("HGET", keys.task(queue, item), "msg") for item, _ in listed])
-    types = Counter(message.type for message in _messages(replies, Fields(failures)) if message is not None)
+    there = [reply for reply in replies if reply is not None]
+    types = Counter(message.type for message in _messages(there, Fields(failures)) if message is not None)
     most = types.most_common(MOST_TYPES)
     rest = sum(types.values()) - sum(count for _, count in most)
     return dict(most) | ({OTHER_TYPES: rest + dict(most).get(OTHER_TYPES, 0)} if rest else {})
