@@ -131,12 +131,12 @@ def faults() -> list[str]:
 
 
 def _tracked_markdown() -> list[Path]:
+    if not (ROOT / ".git").exists():  # an unpacked sdist, perhaps on a machine without git
+        return [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")]
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
+        cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    if listed.returncode:  # not a git checkout: an unpacked sdist
-        return [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
     return [ROOT / name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
 
 
