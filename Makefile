@@ -33,8 +33,8 @@ e2e: $(STAMP) ## everything real on one machine: each number of the dashboard is
 bench: $(STAMP) ## one JSON object a line; make bench ONLY=inspector-wall runs one
 	@$(BIN)/python -m tests.bench $(ONLY)
 
-soak: $(STAMP) ## the ledger against an oracle: a million records through kills and cuts
-	@$(BIN)/python -m tests.soak $(or $(ARGS),exactness --records 1000000)
+soak: $(STAMP) ## an hour of the whole pipeline under load, a fault a minute; or ARGS='exactness', 'seeding', 'whole --minutes 5'
+	@$(BIN)/python -m tests.soak $(or $(ARGS),whole)
 
 programs: $(STAMP) ## the Go programs that tests need, built beforehand; minutes the first time
 	$(BIN)/python -m tests.go_program

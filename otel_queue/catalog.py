@@ -102,22 +102,30 @@ _CONVOY_QUEUES: Final = (
         "Tasks in EventWorkflowQueue that are not completed or archived", "stable"),
 )  # fmt: skip
 
+# Where the code means one of these, it says so by these names.
+EVENTS: Final = "convoy_event_queue_total"
+EVENT_BACKLOG: Final = "convoy_event_queue_backlog_seconds"
+DELIVERIES: Final = "convoy_event_delivery_queue_total"
+DELIVERY_BACKLOG: Final = "convoy_event_delivery_queue_backlog_seconds"
+ATTEMPTS: Final = "convoy_event_delivery_attempts_total"
+PROJECT_INFO: Final = "convoy_project_info"
+
 _CONVOY_DOMAIN: Final = (
-    Row("convoy_event_queue_total", "gauge", "{event}", ("project", "source", "status"), "ledger",
+    Row(EVENTS, "gauge", "{event}", ("project", "source", "status"), "ledger",
         "Events recorded, by project and source", "stable", since="0.2"),
-    Row("convoy_event_queue_backlog_seconds", "gauge", _SECONDS, ("project", "source"), "ledger",
+    Row(EVENT_BACKLOG, "gauge", _SECONDS, ("project", "source"), "ledger",
         "Age of the oldest delivery in processing, by project and source", "stable", since="0.2"),
-    Row("convoy_event_delivery_queue_total", "gauge", "{delivery}",
+    Row(DELIVERIES, "gauge", "{delivery}",
         ("project", "project_name", "endpoint", "status", "event_type", "source", "organisation_id",
          "organisation_name"), "ledger",
         "Deliveries by status, endpoint, event type and source", "stable", since="0.2"),
-    Row("convoy_event_delivery_queue_backlog_seconds", "gauge", _SECONDS, ("project", "endpoint", "source"),
+    Row(DELIVERY_BACKLOG, "gauge", _SECONDS, ("project", "endpoint", "source"),
         "ledger", "Age of the oldest delivery in processing, by project, endpoint and source", "stable",
         since="0.2"),
-    Row("convoy_event_delivery_attempts_total", "counter", "{attempt}",
+    Row(ATTEMPTS, "counter", "{attempt}",
         ("project", "endpoint", "status", "http_status_code"), "ledger",
         "Delivery attempts, each counted once", "stable", since="0.2"),
-    Row("convoy_project_info", "gauge", "", ("project", "project_name", "organisation_id", "organisation_name"),
+    Row(PROJECT_INFO, "gauge", "", ("project", "project_name", "organisation_id", "organisation_name"),
         "ledger", "1 for every project, with its names", since="0.2", opt_in=True),
 )  # fmt: skip
 

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 
 from otel_queue.asynq import keys
 from otel_queue.config import Config, otlp_protocol, otlp_wanted
+from otel_queue.config.load import CONFIG_FILE_VARIABLE
 from otel_queue.config.settings import ENVIRONMENT_PREFIX, all_settings
 from otel_queue.errors import ConfigError, ReadError
 from otel_queue.ledger.keys import Keys
@@ -79,7 +80,7 @@ def examine(config: Config) -> list[Finding]:
 
 
 def _environment() -> Iterator[Finding]:
-    known = {item.variable for item in all_settings()} | {"OTEL_QUEUE_CONFIG"}
+    known = {item.variable for item in all_settings()} | {CONFIG_FILE_VARIABLE}
     for name in sorted(os.environ):
         # Kubernetes makes OTEL_QUEUE_PORT... and OTEL_QUEUE_SERVICE_... for a service of our name.
         if name.startswith(ENVIRONMENT_PREFIX) and name not in known and "_PORT" not in name and "_SERVICE" not in name:
@@ -104,10 +105,16 @@ def _web(config: Config) -> Iterator[Finding]:
 
 def _redis(link: RedisLink, location: str) -> Iterator[Finding]:
     try:
-        [queues] = _ask(link, [("SMEMBERS", keys.QUEUES)])
+        yield from _queues(link, location)
+        yield from _permissions(link)
+        yield from _clock(link)
+        yield from _eviction(link)
     except ReadError as error:
         yield Finding("fail", "redis", str(error), _REACH_ADVICE.get(error.reason, ""), unreachable=True)
-        return
+
+
+def _queues(link: RedisLink, location: str) -> Iterator[Finding]:
+    [queues] = _ask(link, [("SMEMBERS", keys.QUEUES)])
     if isinstance(queues, ErrorReply):
         yield Finding("fail", "redis", f"{location}: SMEMBERS asynq:queues: {queues}", _permission_advice("smembers"))
     elif not queues:
@@ -115,9 +122,6 @@ def _redis(link: RedisLink, location: str) -> Iterator[Finding]:
                       "check the database number, or wait for the first task")  # fmt: skip
     else:
         yield Finding("ok", "redis", f"{location} answers and lists {len(queues)} queues")
-    yield from _permissions(link)
-    yield from _clock(link)
-    yield from _eviction(link)
 
 
 _REACH_ADVICE: Final = {
@@ -193,12 +197,21 @@ def _eviction(link: RedisLink) -> Iterator[Finding]:
 
 
 def _ledger(link: RedisLink, config: Config) -> Iterator[Finding]:
-    location, key = str(config.ledger_redis.location), Keys(config.ledger.namespace).birth
     try:
-        [birth] = _ask(link, [("GET", key)], key)
+        yield from _birth(link, config)
+        for finding in _eviction(link):
+            yield replace(finding, subject=f"ledger {finding.subject}")
     except ReadError as error:
         yield Finding("fail", "ledger", str(error), _REACH_ADVICE.get(error.reason, ""), unreachable=True)
         return
+    if config.ledger.url is None and not config.ledger.memory_limit_bytes:
+        advice = "set ledger.url to a Redis of its own, or ledger.memory_limit_bytes"
+        yield Finding("warn", "ledger memory", "the ledger shares the queues' Redis and may fill it", advice)
+
+
+def _birth(link: RedisLink, config: Config) -> Iterator[Finding]:
+    location, key = str(config.ledger_redis.location), Keys(config.ledger.namespace).birth
+    [birth] = _ask(link, [("GET", key)], key)
     if isinstance(birth, ErrorReply):
         yield Finding("fail", "ledger", f"{location}: GET {key.decode()}: {birth}", "see docs/ledger-protocol.md")
     elif birth is None:
@@ -206,11 +219,6 @@ def _ledger(link: RedisLink, config: Config) -> Iterator[Finding]:
         yield Finding("fail", "ledger", f"{location}: {key.decode()} is missing: the ledger is unknown", advice)
     else:
         yield Finding("ok", "ledger", f"{location}: begun")
-    for finding in _eviction(link):
-        yield replace(finding, subject=f"ledger {finding.subject}")
-    if config.ledger.url is None and not config.ledger.memory_limit_bytes:
-        advice = "set ledger.url to a Redis of its own, or ledger.memory_limit_bytes"
-        yield Finding("warn", "ledger memory", "the ledger shares the queues' Redis and may fill it", advice)
 
 
 def _postgres(config: Config) -> Iterator[Finding]:

@@ -40,6 +40,8 @@ def status(text: str) -> str:
 
 def http_status_code(value: str | int | None) -> str:
     """Three digits from `200`, `200 OK` and the like; `none` without a response or for anything else."""
+    if isinstance(value, int) and not 100 <= value <= 599:
+        return NO_RESPONSE  # some numbers are too long to be written
     found = _HTTP_STATUS.match(str(value)) if value is not None else None
     return found[1] if found else NO_RESPONSE
 

@@ -11,7 +11,7 @@ from otel_queue.asynq.inspector import Inspector
 from otel_queue.config import DOMAIN_METRICS, Config, QueueConfig, Secret
 from otel_queue.errors import ReadError
 from otel_queue.ledger.connect import ledger_reader, ledger_upkeep
-from otel_queue.ledger.families import ledger_families, self_families
+from otel_queue.ledger.families import ledger_families, tally_families
 from otel_queue.ledger.upkeep import day_before
 from otel_queue.redis_client import connect
 from otel_queue.samples import Family
@@ -20,6 +20,7 @@ from otel_queue.shadow.connect import shadow_journal, shadow_witness
 from otel_queue.shadow.families import shadow_families
 from otel_queue.shadow.shadow import Shadow
 from otel_queue.shadow.tolerance import tolerances
+from otel_queue.shadow.verdict import max_age_seconds
 from otel_queue.shard import Shard
 from otel_queue.sources import Collected, Lane
 
@@ -105,9 +106,8 @@ def slow_lanes(config: Config) -> list[Lane]:
 def _staleness(name: str, interval: float, config: Config) -> float:
     """How long a slow lane's values hold: some of its own intervals, and the time that a collection may take."""
     if name == "postgres":
-        postgres = config.postgres
         # The source itself leaves out what is older than three of its intervals.
-        return _SLOW_LANE_INTERVALS * postgres.interval_seconds + 5 * postgres.statement_timeout_seconds
+        return max_age_seconds(config)
     return _SLOW_LANE_INTERVALS * interval + config.queue.max_staleness_seconds
 
 
@@ -139,13 +139,12 @@ def _postgres_collector(config: Config, dsn: Secret, shadow: Shadow | None) -> C
 
 def _shadow_collector(config: Config, shadow: Shadow) -> Callable[[], Collected]:
     """What has come of all comparisons, whoever made them, and what has failed in ours."""
-    journal, compared = shadow_journal(config), tolerances(config)
-    max_age_seconds = _staleness("postgres", 0.0, config)
+    journal, compared, most_seconds = shadow_journal(config), tolerances(config), max_age_seconds(config)
 
     def collect() -> Collected:
         journaled = journal.read()
         failures = Counter(journaled.failures) + shadow.take_failures()
-        return Collected(shadow_families(journaled, compared, max_age_seconds=max_age_seconds), failures)
+        return Collected(shadow_families(journaled, compared, max_age_seconds=most_seconds), failures)
 
     return collect
 
@@ -172,7 +171,7 @@ def _ledger_collector(config: Config) -> Callable[[], Collected]:
     def collect() -> Collected:
         snapshot = reader.snapshot()
         exported = ledger_families(snapshot, lean=domain.labels == "lean", most_series=domain.most_series)
-        families = [*exported.families, *self_families(snapshot)]
+        families = [*exported.families, *tally_families(snapshot)]
         return Collected(families, snapshot.failures, whole=not snapshot.failures, folded=exported.folded)
 
     return collect

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
+from otel_queue.catalog import ATTEMPTS, DELIVERIES, DELIVERY_BACKLOG, PROJECT_INFO
 from otel_queue.history import Endpoint, FailureMemory, History, failures
 from otel_queue.samples import Family
 from otel_queue.selection import ACTIVE
@@ -22,10 +23,6 @@ CHARTED_QUEUES: Final = 30
 MOST_QUEUES: Final = 200
 TOP: Final = 10
 
-_DELIVERIES: Final = "convoy_event_delivery_queue_total"
-_BACKLOG: Final = "convoy_event_delivery_queue_backlog_seconds"
-_ATTEMPTS: Final = "convoy_event_delivery_attempts_total"
-_PROJECT_INFO: Final = "convoy_project_info"
 _UNFINISHED: Final = ("scheduled", "processing", "retry")
 _PER_QUEUE: Final[Mapping[str, str]] = {
     "size": "asynq_queue_size",
@@ -68,7 +65,7 @@ class Overview:
         with self._lock:
             self._families, self._noted = families, self._now()
             self._history.record(families)
-            self._failures.record(families.get(_ATTEMPTS))
+            self._failures.record(families.get(ATTEMPTS))
 
     def age_seconds(self) -> float | None:
         """How long ago the last collection was; None before the first."""
@@ -145,7 +142,7 @@ def _domain(
     active = families.get(ACTIVE)
     if active is None:
         return None
-    names = {project: name for (project, name, *_), _ in _samples(families, _PROJECT_INFO)}
+    names = {project: name for (project, name, *_), _ in _samples(families, PROJECT_INFO)}
     projects, project_count = _projects(families, names)
     oldest, waiting_count = _oldest(families, names)
     failing, failing_count = _failing(families, names, increase)
@@ -169,7 +166,7 @@ def _sources(active: Family) -> tuple[MetricSource, ...]:
 
 def _projects(families: Mapping[str, Family], names: dict[str, str]) -> tuple[tuple[ProjectOverview, ...] | None, int]:
     """The busiest projects, and how many there are; completes `names` on the way."""
-    deliveries = families.get(_DELIVERIES)
+    deliveries = families.get(DELIVERIES)
     if deliveries is None:
         return None, 0
     counts: dict[str, dict[str, float]] = {}
@@ -180,7 +177,7 @@ def _projects(families: Mapping[str, Family], names: dict[str, str]) -> tuple[tu
             by_status = counts[project] = {}
             names.setdefault(project, labels[1])
         by_status[status] = by_status.get(status, 0.0) + value
-    backlog = _largest(families.get(_BACKLOG), lambda labels: (labels[0], ""))
+    backlog = _largest(families.get(DELIVERY_BACKLOG), lambda labels: (labels[0], ""))
     rows = [
         ProjectOverview(
             project,
@@ -199,9 +196,9 @@ def _projects(families: Mapping[str, Family], names: dict[str, str]) -> tuple[tu
 def _oldest(
     families: Mapping[str, Family], names: Mapping[str, str]
 ) -> tuple[tuple[EndpointOverview, ...] | None, int]:
-    if _BACKLOG not in families:
+    if DELIVERY_BACKLOG not in families:
         return None, 0
-    ages = _largest(families[_BACKLOG], lambda labels: (labels[0], labels[1]))
+    ages = _largest(families[DELIVERY_BACKLOG], lambda labels: (labels[0], labels[1]))
     waiting = [(age, endpoint) for endpoint, age in ages.items() if age > 0]
     top = heapq.nlargest(TOP, waiting)
     rows = (EndpointOverview(*endpoint, names.get(endpoint[0], ""), backlog_seconds=age) for age, endpoint in top)
@@ -213,7 +210,7 @@ def _failing(
     names: Mapping[str, str],
     increase: Callable[[Endpoint, float], float | None],
 ) -> tuple[tuple[EndpointOverview, ...] | None, int]:
-    attempts = families.get(_ATTEMPTS)
+    attempts = families.get(ATTEMPTS)
     if attempts is None:
         return None, 0
     failed = failures(attempts)

@@ -7,11 +7,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final
 
-from otel_queue.catalog import exported_by
+from otel_queue.catalog import DELIVERIES, PROJECT_INFO, exported_by
 from otel_queue.config import (
-    DELIVERIES,
     DOMAIN_METRICS,
-    PROJECT_INFO,
     SOURCES,
     Config,
     export_interval_seconds,

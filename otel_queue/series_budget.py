@@ -6,27 +6,20 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from otel_queue import labels
-from otel_queue.catalog import CATALOG
+from otel_queue.catalog import ATTEMPTS, CATALOG, DELIVERIES, DELIVERY_BACKLOG, PROJECT_INFO
 from otel_queue.samples import Family, LabelValues
 
 Samples = dict[LabelValues, float]
 
-_DELIVERIES: Final = "convoy_event_delivery_queue_total"
-_PROJECT_INFO: Final = "convoy_project_info"
+NO_BUDGET: Final = 1 << 60
+"""Room for every series."""
 
 # Where the endpoint stands among the label values; other metrics have none, and no budget.
-_ENDPOINT: Final = {
-    name: CATALOG[name].keys.index("endpoint")
-    for name in (
-        _DELIVERIES,
-        "convoy_event_delivery_queue_backlog_seconds",
-        "convoy_event_delivery_attempts_total",
-    )
-}
+_ENDPOINT: Final = {name: CATALOG[name].keys.index("endpoint") for name in (DELIVERIES, DELIVERY_BACKLOG, ATTEMPTS)}
 # What lean labels leave empty of a delivery's. Names change, and event types are many.
 _LEAN: Final = ("project_name", "event_type", "organisation_id", "organisation_name")
-_EMPTIED: Final = frozenset(CATALOG[_DELIVERIES].keys.index(key) for key in _LEAN)
-_NAMES: Final = tuple(CATALOG[_DELIVERIES].keys.index(key) for key in CATALOG[_PROJECT_INFO].keys)
+_EMPTIED: Final = frozenset(CATALOG[DELIVERIES].keys.index(key) for key in _LEAN)
+_NAMES: Final = tuple(CATALOG[DELIVERIES].keys.index(key) for key in CATALOG[PROJECT_INFO].keys)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +39,8 @@ def fit(families: Iterable[Family], *, lean: bool, most_series: int) -> Exported
     folded: Counter[str] = Counter()
     fitted: list[Family] = []
     for family in families:
-        if lean and family.name == _DELIVERIES:
-            fitted.append(replace(family, name=_PROJECT_INFO, samples=_project_info(family)))
+        if lean and family.name == DELIVERIES:
+            fitted.append(replace(family, name=PROJECT_INFO, samples=_project_info(family)))
             family = replace(family, samples=list(_without_names(family).items()))
         fitted.append(_within_budget(family, most_series, folded))
     return Exported(fitted, folded)

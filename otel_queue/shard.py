@@ -3,6 +3,7 @@
 import zlib
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,7 @@ class Shard:
         return f"{self.index}/{self.count}"
 
 
-WHOLE = Shard()
+WHOLE: Final = Shard()
 
 
 @lru_cache(65_536)

@@ -20,21 +20,20 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader
 from opentelemetry.sdk.metrics.view import DropAggregation, ExplicitBucketHistogramAggregation, View
 
-from otel_queue.catalog import CATALOG
+from otel_queue.catalog import ATTEMPTS, CATALOG
 from otel_queue.config import Config, export_interval_seconds, otlp_protocol, otlp_wanted, parse_listen
-from otel_queue.export.instruments import allowed_keys
+from otel_queue.export.instruments import NO_LIMIT, allowed_keys
 from otel_queue.export.otlp import OtlpPush, otlp_exporter
 from otel_queue.export.resource import build_resource
 from otel_queue.export.text import TextExposition
 from otel_queue.ledger.connect import ledger_store
 from otel_queue.ledger.writer import BufferedWriter, SyncWriter
 from otel_queue.recorder import Recorder
-from otel_queue.recorder.instruments import ATTEMPTS, NAMES
+from otel_queue.recorder.instruments import NAMES
 
 Store = Literal["process", "ledger"]
 
 _SERVICE_NAME: Final = "otel-queue-worker"
-_NO_LIMIT: Final = 1_000_000
 _SHARE_SECONDS: Final = 0.2
 _WRITE_SECONDS: Final = 0.25
 
@@ -56,7 +55,7 @@ def _view(name: str, store: Store, attributes: Mapping[str, Sequence[str]]) -> V
         instrument_name=name,
         attribute_keys=set(allowed_keys(row, attributes)),
         aggregation=ExplicitBucketHistogramAggregation(row.boundaries) if row.kind == "histogram" else None,
-        aggregation_cardinality_limit=_NO_LIMIT,
+        aggregation_cardinality_limit=NO_LIMIT,
     )
 
 

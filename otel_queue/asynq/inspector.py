@@ -18,9 +18,7 @@ from otel_queue.asynq.queues import QueuePlan, QueueReading, read_queue
 from otel_queue.asynq.servers import Alive, read_scheduler, read_server, start_alive
 from otel_queue.asynq.tasks import LISTED_STATES, read_task_types, read_tasks
 from otel_queue.errors import QueueNotFoundError, ReadError
-from otel_queue.redis_client import RedisLink, Reply, request
-from otel_queue.redis_client.replies import Fields, counter, integer, names
-from otel_queue.redis_client.rounds import Reading, Rounds
+from otel_queue.redis_client import Fields, Reading, RedisLink, Reply, Rounds, counter, integer, names, request
 
 _T = TypeVar("_T")
 

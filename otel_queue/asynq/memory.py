@@ -11,9 +11,7 @@ from typing import Final
 
 from otel_queue.asynq import keys
 from otel_queue.errors import ReadError
-from otel_queue.redis_client import Reply, request
-from otel_queue.redis_client.replies import integer, names
-from otel_queue.redis_client.rounds import Reading
+from otel_queue.redis_client import Reading, Reply, integer, names, request
 
 _SAMPLE: Final = 20
 _SAMPLED_GROUPS: Final = 5

@@ -8,9 +8,20 @@ from typing import Final
 from otel_queue.asynq import keys
 from otel_queue.asynq.queue_info import QueueInfo
 from otel_queue.errors import ReadError
-from otel_queue.redis_client import ErrorReply, Reply, Request, pack, request
-from otel_queue.redis_client.replies import Fields, array, counter, names, text
-from otel_queue.redis_client.rounds import Reading, Rounds
+from otel_queue.redis_client import (
+    ErrorReply,
+    Fields,
+    Reading,
+    Reply,
+    Request,
+    Rounds,
+    array,
+    counter,
+    names,
+    pack,
+    request,
+    text,
+)
 
 # How far from the next task to run a pending_since is looked for when the next one has none: a server that
 # shuts down puts its whole concurrency back at that end, without pending_since.

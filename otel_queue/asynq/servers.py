@@ -14,9 +14,7 @@ from otel_queue.asynq.message import (
 )
 from otel_queue.asynq.queue_info import ServerStatus
 from otel_queue.errors import ReadError
-from otel_queue.redis_client import request
-from otel_queue.redis_client.replies import Fields, names, scored, text
-from otel_queue.redis_client.rounds import Reading, Rounds
+from otel_queue.redis_client import Fields, Reading, Rounds, names, request, scored, text
 
 _T = TypeVar("_T")
 

@@ -9,9 +9,7 @@ from otel_queue.asynq import keys
 from otel_queue.asynq.message import TaskMessage, decode_task_message
 from otel_queue.asynq.queue_info import TaskInfo
 from otel_queue.errors import ReadError
-from otel_queue.redis_client import Reply, request
-from otel_queue.redis_client.replies import Fields, names, scored, text
-from otel_queue.redis_client.rounds import Reading, Rounds
+from otel_queue.redis_client import Fields, Reading, Reply, Rounds, names, request, scored, text
 
 LISTED_STATES: Final = ("pending", "active", "scheduled", "retry", "archived", "completed")
 # Task types beyond this many in one queue and state are counted together: asynq lets a type be any text.

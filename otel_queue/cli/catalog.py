@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from otel_queue.catalog import CATALOG, Row
+from otel_queue.cli import FINE
 from otel_queue.cli.options import add_settings, settings_of
 from otel_queue.cli.table import table
 
@@ -47,7 +48,7 @@ def _run(options: argparse.Namespace) -> int:
         head = ("METRIC", "KIND", "UNIT", "KEYS", "OWNER", "STABILITY", "SINCE")
         print(table(head, ((row.name, row.kind, row.unit, ",".join(row.keys), row.owner, row.stability, row.since)
                            for row in rows)))  # fmt: skip
-    return 0
+    return FINE
 
 
 def _collector(options: argparse.Namespace) -> str:

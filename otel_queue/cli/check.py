@@ -2,11 +2,12 @@
 
 import argparse
 import json
-from typing import Any
+from typing import Any, Final
 
+from otel_queue.cli import FINDING, FINE, UNREACHABLE
 from otel_queue.cli.options import add_settings, settings_of
 
-_MARKS = {"ok": "ok", "warn": "WARN", "fail": "FAIL"}
+_MARKS: Final = {"ok": "ok", "warn": "WARN", "fail": "FAIL"}
 
 
 def add_command(commands: Any) -> None:
@@ -30,5 +31,5 @@ def _run(options: argparse.Namespace) -> int:
             if item.advice:
                 print(f"      -> {item.advice}")
     if any(item.unreachable for item in findings):
-        return 3
-    return 1 if any(item.status == "fail" for item in findings) else 0
+        return UNREACHABLE
+    return FINDING if any(item.status == "fail" for item in findings) else FINE

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from otel_queue.cli import FINE
 from otel_queue.cli.options import add_settings, settings_of
 from otel_queue.cli.serve import serve, stop_on_signals
 from otel_queue.config import Config, RedisConfig
@@ -55,7 +56,7 @@ def _run(options: argparse.Namespace) -> int:
         stack.callback(workload.stop)
         print(_what_to_open(config.server.listen, str(config.redis.location)), file=sys.stderr, flush=True)
         serve(config, stop)
-    return 0
+    return FINE
 
 
 def _default(options: argparse.Namespace, path: str, value: str) -> None:

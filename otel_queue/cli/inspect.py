@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
+from otel_queue.cli import FINE
 from otel_queue.cli.options import add_settings, settings_of
 from otel_queue.cli.table import table
 
@@ -54,7 +55,7 @@ def _queues(inspector: Any, options: argparse.Namespace) -> int:
         infos = [info._replace(memory_usage=memory.get(info.queue)) for info in snapshot.queues]
     if options.json:
         _print_json({name: _plain(name, getattr(info, name)) for name in QUEUE_INFO_FIELDS} for info in infos)
-        return 0
+        return FINE
     head = ("QUEUE", "PENDING", "ACTIVE", "SCHEDULED", "RETRY", "ARCHIVED", "COMPLETED", "AGGREGATING", "GROUPS",
             "LATENCY s", "PROCESSED", "FAILED", "MEMORY B", "PAUSED", "NO LEASE", "EXPIRED")  # fmt: skip
     rows = (
@@ -64,7 +65,7 @@ def _queues(inspector: Any, options: argparse.Namespace) -> int:
         for info in infos
     )  # fmt: skip
     print(table(head, rows))
-    return 0
+    return FINE
 
 
 def _servers(inspector: Any, options: argparse.Namespace) -> int:
@@ -93,7 +94,7 @@ def _servers(inspector: Any, options: argparse.Namespace) -> int:
             }
             for server in servers
         )
-        return 0
+        return FINE
     rows = (
         (item.info.host, item.info.pid, item.info.status, item.info.concurrency, _count(item.active_workers),
          " ".join(f"{name}={priority}" for name, priority in sorted(item.info.queues.items())),
@@ -101,7 +102,7 @@ def _servers(inspector: Any, options: argparse.Namespace) -> int:
         for item in servers
     )  # fmt: skip
     print(table(("HOST", "PID", "STATUS", "CONCURRENCY", "BUSY", "QUEUES", "STARTED"), rows))
-    return 0
+    return FINE
 
 
 def _count(workers: tuple[Any, ...] | None) -> int | None:
@@ -122,14 +123,14 @@ def _schedulers(inspector: Any, options: argparse.Namespace) -> int:
             }
             for entry in entries
         )
-        return 0
+        return FINE
     rows = (
         (entry.spec, entry.task_type, _time(entry.next_enqueue_time), _time(entry.prev_enqueue_time),
          " ".join(entry.enqueue_options))
         for entry in entries
     )  # fmt: skip
     print(table(("SPEC", "TASK TYPE", "NEXT", "PREVIOUS", "OPTIONS"), rows))
-    return 0
+    return FINE
 
 
 def _history(inspector: Any, options: argparse.Namespace) -> int:
@@ -139,10 +140,10 @@ def _history(inspector: Any, options: argparse.Namespace) -> int:
         _print_json(
             {"queue": item.queue, "day": item.day, "processed": item.processed, "failed": item.failed} for item in days
         )
-        return 0
+        return FINE
     rows = ((item.queue, item.day, item.processed, item.failed) for item in days)
     print(table(("QUEUE", "DAY", "PROCESSED", "FAILED"), rows))
-    return 0
+    return FINE
 
 
 def _types(inspector: Any, options: argparse.Namespace) -> int:
@@ -155,9 +156,9 @@ def _types(inspector: Any, options: argparse.Namespace) -> int:
     ]
     if options.json:
         _print_json(dict(zip(("queue", "state", "task_type", "count"), row, strict=True)) for row in rows)
-        return 0
+        return FINE
     print(table(("QUEUE", "STATE", "TASK TYPE", "SAMPLED"), rows))
-    return 0
+    return FINE
 
 
 def _print_json(items: Iterable[dict[str, Any]]) -> None:

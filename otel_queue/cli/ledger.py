@@ -7,13 +7,11 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, Final
 
+from otel_queue.cli import FINDING, FINE
 from otel_queue.cli.options import add_settings, settings_of
 from otel_queue.cli.table import table
 
 _STATUS_OF_EVENTS: Final = "event"
-# A person waits longer for a first read of everything than a scrape does.
-_PATIENCE_SECONDS: Final = 60.0
-_NO_BUDGET: Final = 1 << 60
 
 
 def add_command(commands: Any) -> None:
@@ -51,8 +49,7 @@ def _upkeep(options: argparse.Namespace) -> Any:
 def _snapshot(options: argparse.Namespace) -> Any:
     from otel_queue.ledger.connect import ledger_reader
 
-    config = settings_of(options)
-    return ledger_reader(config, max(config.ledger.timeout_seconds, _PATIENCE_SECONDS)).snapshot()
+    return ledger_reader(settings_of(options), is_patient=True).snapshot()
 
 
 def _projects(upkeep: Any, options: argparse.Namespace) -> list[str]:
@@ -61,7 +58,7 @@ def _projects(upkeep: Any, options: argparse.Namespace) -> list[str]:
 
 def _init(options: argparse.Namespace) -> int:
     print("the ledger begins now" if _upkeep(options).begin() else "the ledger has begun already")
-    return 0
+    return FINE
 
 
 def _show(options: argparse.Namespace) -> int:
@@ -86,10 +83,10 @@ def _show(options: argparse.Namespace) -> int:
         head = ("PROJECT", "DAY", "DELIVERIES", "EVENTS", "GROUPS IN PROCESSING", "ATTEMPTS EVER", "APPROXIMATE")
         print(table(head, (tuple(row.values()) for row in rows)))
     if not snapshot.failures:
-        return 0
+        return FINE
     lost = ", ".join(f"{reason} ({count})" for reason, count in sorted(snapshot.failures.items()))
     print(f"otel-queue: parts of the ledger cannot be read: {lost}; see docs/runbook.md", file=sys.stderr)
-    return 1
+    return FINDING
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -102,7 +99,7 @@ def _check(options: argparse.Namespace) -> int:
         print(table(("PROJECT", "DAY", "GROUP", "WHAT", "COUNTED", "TRACKED"), rows))
     else:
         print("every count is what its tracked ids add up to")
-    return 1 if found else 0
+    return FINDING if found else FINE
 
 
 def _what(field: str) -> str:
@@ -121,7 +118,7 @@ def _repair(options: argparse.Namespace) -> int:
         print(f"{project} {day}: {'counted anew' if repaired else 'changed meanwhile; run it again'}")
     if not days:
         print("nothing to repair")
-    return 1 if left else 0
+    return FINDING if left else FINE
 
 
 def _expire(options: argparse.Namespace) -> int:
@@ -137,20 +134,20 @@ def _close(options: argparse.Namespace, action: str, done: str) -> int:
     close: Callable[[str, str], int] = getattr(upkeep, action)
     for project in _projects(upkeep, options):
         print(f"{project}: {close(project, options.through)} days {done}")
-    return 0
+    return FINE
 
 
 def _estimate(options: argparse.Namespace) -> int:
     from otel_queue.catalog import CATALOG
-    from otel_queue.export.instruments import allowed_keys
-    from otel_queue.export.series import narrowed
+    from otel_queue.export.instruments import allowed_keys, narrowed
     from otel_queue.ledger.families import ledger_families
+    from otel_queue.series_budget import NO_BUDGET
 
     config, snapshot = settings_of(options), _snapshot(options)
     chosen = options.keys.replace(" ", "").split(",") if options.keys else None
     counts: dict[str, dict[str, int]] = {}
     for form in ("full", "lean"):
-        for family in ledger_families(snapshot, lean=form == "lean", most_series=_NO_BUDGET).families:
+        for family in ledger_families(snapshot, lean=form == "lean", most_series=NO_BUDGET).families:
             found = counts.setdefault(family.name, {})
             found[form] = len(family.samples)
             if form != config.domain.labels:
@@ -163,8 +160,8 @@ def _estimate(options: argparse.Namespace) -> int:
     rows = [(name, found.get("full"), found.get("lean"), found.get("chosen")) for name, found in counts.items()]
     if options.json:
         print(json.dumps([dict(zip(("metric", "full", "lean", "chosen"), row, strict=True)) for row in rows], indent=2))
-        return 0
+        return FINE
     heading = f"SERIES with {options.keys}" if chosen else "SERIES as configured"
     print(table(("METRIC", "SERIES full", "SERIES lean", heading), rows))
     print(f"domain.most_series = {config.domain.most_series} for one project and metric; beyond it endpoints add up")
-    return 0
+    return FINE

@@ -5,6 +5,7 @@ import contextlib
 import sys
 from typing import Any, Final
 
+from otel_queue.cli import FINDING, FINE, UNREACHABLE
 from otel_queue.cli.options import add_settings, settings_of
 from otel_queue.cli.seed import add_load, open_rows, stop_on_signals
 from otel_queue.cli.table import table
@@ -24,7 +25,6 @@ def add_command(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from otel_queue.cli import FINDING, FINE, UNREACHABLE
     from otel_queue.errors import ReadError, WriteError
     from otel_queue.seeding.pace import StoppedError
 

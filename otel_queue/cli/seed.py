@@ -7,6 +7,7 @@ import sys
 import threading
 from typing import Any, Final
 
+from otel_queue.cli import FINDING, FINE, UNREACHABLE
 from otel_queue.cli.options import add_settings, settings_of
 from otel_queue.config import Config
 
@@ -86,7 +87,6 @@ def stop_on_signals() -> threading.Event:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from otel_queue.cli import FINDING, UNREACHABLE
     from otel_queue.errors import ReadError, WriteError
     from otel_queue.ledger.connect import ledger_counts, ledger_retention
     from otel_queue.seeding.pace import Pace, StoppedError
@@ -125,7 +125,7 @@ def _forecast(options: argparse.Namespace, rows: Any, window: Any) -> int:
             "last_old_day": window.last_old_day,
         }
         print(json.dumps(told, indent=2))
-        return 0
+        return FINE
     expected = found.rows
     print(f"would merge about {expected.deliveries} deliveries and {expected.events} events one by one, and")
     print(f"would count about {expected.old_deliveries} deliveries and {expected.old_events} events of days up to "
@@ -137,11 +137,10 @@ def _forecast(options: argparse.Namespace, rows: Any, window: Any) -> int:
               "included; writing to the ledger comes on top")  # fmt: skip
     print(f"the ledger would need up to {found.ledger_bytes / 1e6:.1f} MB for what it tracks")
     print("nothing was written")
-    return 0
+    return FINE
 
 
 def _seed(options: argparse.Namespace, config: Config, rows: Any, counts: Any, pace: Any, window: Any) -> int:
-    from otel_queue.cli import FINDING, FINE
     from otel_queue.ledger.connect import ledger_store
     from otel_queue.seeding.progress import Progress
     from otel_queue.seeding.seed import Seed

@@ -6,6 +6,7 @@ import signal
 import threading
 from typing import Any, Final
 
+from otel_queue.cli import FINE
 from otel_queue.cli.options import add_settings, settings_of
 from otel_queue.config import Config
 
@@ -21,7 +22,7 @@ def add_command(commands: Any) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     serve(settings_of(options), stop_on_signals())
-    return 0
+    return FINE
 
 
 def stop_on_signals() -> threading.Event:

@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from otel_queue.cli import FINDING, FINE
 from otel_queue.cli.options import add_settings, settings_of
 from otel_queue.cli.table import table
+from otel_queue.config import SOURCES
 from otel_queue.errors import ConfigError
 
 _MOST_SHOWN: Final = 20
@@ -54,7 +56,7 @@ def _report(options: argparse.Namespace) -> int:
         why = reasons_not_ready(entry, rule, gate, journal.time)
         lines.append(_Line(metric, "not ready" if why else "ready", why, entry))
     _show(lines, as_json=options.json)
-    return 1 if any(line.reasons for line in lines) else 0
+    return FINDING if any(line.reasons for line in lines) else FINE
 
 
 def _compare(options: argparse.Namespace) -> int:
@@ -76,7 +78,7 @@ def _compare(options: argparse.Namespace) -> int:
         why = [f"{beyond} series differ beyond tolerance"] if beyond else []
         lines.append(_Line(metric, "differs" if beyond else "within tolerance", why, entry))
     _show(sorted(lines, key=lambda line: line.metric), as_json=options.json)
-    return 1 if differs else 0
+    return FINDING if differs else FINE
 
 
 def _show(lines: Sequence[_Line], *, as_json: bool) -> None:
@@ -102,7 +104,7 @@ def _row(line: _Line) -> tuple[object, ...]:
     if entry is None or entry.last is None:
         return line.metric, line.verdict, None, None, None, None, None, why
     since = None if entry.within_since is None else moment(entry.within_since)
-    missing = (entry.missing.get(side, 0) for side in ("ledger", "postgres"))
+    missing = (entry.missing.get(side, 0) for side in SOURCES)
     return line.metric, line.verdict, _number(entry.drift), *missing, entry.comparisons, since, why
 
 
@@ -161,8 +163,8 @@ def _plain(line: _Line) -> dict[str, Any]:
     if entry is None:
         return found | dict.fromkeys(_PLAIN) | {"worst": [], "known_differences": []}
     return found | {
-        "drift": entry.drift if entry.last is not None else None,
-        "missing": {side: entry.missing.get(side, 0) for side in ("ledger", "postgres")},
+        "drift": None if entry.last is None else entry.drift,
+        "missing": None if entry.last is None else {side: entry.missing.get(side, 0) for side in SOURCES},
         "comparisons": entry.comparisons,
         "first": _moment(entry.first),
         "last": _moment(entry.last),

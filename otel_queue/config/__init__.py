@@ -9,9 +9,7 @@ from otel_queue.config.load import (
 )
 from otel_queue.config.secret import Secret
 from otel_queue.config.settings import (
-    DELIVERIES,
     DOMAIN_METRICS,
-    PROJECT_INFO,
     SOURCES,
     Config,
     DomainConfig,
@@ -26,9 +24,7 @@ from otel_queue.config.settings import (
 )
 
 __all__ = [
-    "DELIVERIES",
     "DOMAIN_METRICS",
-    "PROJECT_INFO",
     "SOURCES",
     "Config",
     "DomainConfig",

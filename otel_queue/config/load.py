@@ -117,7 +117,7 @@ def _read_file(file: Path, faults: list[str]) -> Mapping[str, Any]:
     except OSError as error:
         faults.append(f"{file}: cannot be read: {error.strerror}")
         return {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # numbers and nesting that Python refuses are among them
         faults.append(f"{file}: not TOML: {error}")
         return {}
     known = {name: {item.name for item in fields(kind)} for name, kind in SECTIONS.items()}
@@ -219,7 +219,11 @@ def _metrics(table: Any, faults: list[str]) -> Mapping[str, MetricConfig]:
             if key not in known:
                 faults.append(f"{place}: unknown setting {key}{_closest(key, known)}")
             elif key in ("source", "fallback", "shadow"):
-                found[key] = raw
+                if isinstance(raw, str) and raw:
+                    found[key] = raw
+                else:
+                    kind = "empty" if raw == "" else type(raw).__name__
+                    faults.append(f"{place}.{key}: must be one of {', '.join((*SOURCES, NONE))}, not {kind}")
             else:
                 try:
                     found[key] = _as_number(raw, whole=False)
@@ -262,7 +266,7 @@ def _read_secret_file(chosen: dict[str, Any], secret: str, faults: list[str]) ->
         return
     try:
         chosen[name] = Secret(Path(path).read_text(encoding="utf-8").rstrip("\r\n"))
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # not UTF-8, or no path at all
         faults.append(f"{secret}_file: {path} cannot be read: {error}")
 
 
@@ -284,7 +288,7 @@ def _check(config: Config, environment: Mapping[str, str]) -> list[str]:
             faults.extend(fault.replace("redis.url", "ledger.url", 1) for fault in error.faults)
     for name in ("tls_ca_file", "tls_cert_file", "tls_key_file"):
         path = getattr(config.redis, name)
-        if path is not None and not path.is_file():
+        if path is not None and not _is_file(path):
             faults.append(f"redis.{name}: {path} is not a file")
     if config.domain.labels not in ("full", "lean"):
         faults.append(f"domain.labels: must be full or lean, not {config.domain.labels!r}")
@@ -305,6 +309,13 @@ def _check(config: Config, environment: Mapping[str, str]) -> list[str]:
     if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         faults.append("OTEL_SDK_DISABLED=true: nothing would be exported; unset it to run otel-queue")
     return faults
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long, or a folder that is not ours
+        return False
 
 
 def _check_sources(config: Config) -> list[str]:

@@ -21,6 +21,12 @@ _SCHEMES: Final[dict[str, tuple[Topology, bool]]] = {
 }
 _DEFAULT_PORT: Final[dict[Topology, int]] = {"standalone": 6379, "sentinel": 26379, "cluster": 6379}
 
+_MOST_DIGITS: Final = 10
+_MISPLACED: Final = (
+    "there is an @ behind the host: what is special in a user name or password must be percent-encoded",
+    "a unix socket has no host, and what is special in a password or behind one must be percent-encoded",
+)
+
 FORMS: Final = (
     "redis://[user:password@]host[:port][/db], rediss:// for TLS, unix:///path/to.sock[?db=N], "
     "redis-sentinel://[:sentinel-password@]host:port,host:port[/db]?master=NAME, "
@@ -52,10 +58,14 @@ class RedisUrl:
 
 
 def parse_redis_url(url: str) -> RedisUrl:
-    """The parts of `url`; raises ConfigError, which never repeats the credentials."""
+    """The parts of `url`; raises ConfigError, which never repeats the credentials.
+
+    Nor what may be a part of them: with a / or ? in the password, the rest of it stands where a database should.
+    """
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in _SCHEMES:
-        raise ConfigError([f"redis.url: unknown form {scheme if separator else '(no scheme)'!r}; use {FORMS}"])
+        is_scheme = separator and not set(":@/") & set(scheme)
+        raise ConfigError([f"redis.url: unknown form {scheme if is_scheme else '(no scheme)'!r}; use {FORMS}"])
     topology, tls = _SCHEMES[scheme]
     # urlsplit knows one host only: the list of hosts is cut out by hand.
     authority, path_mark, path_and_query = rest.partition("/")
@@ -64,6 +74,9 @@ def parse_redis_url(url: str) -> RedisUrl:
         path_and_query = "?" + query_only
     credentials, _, hosts = authority.rpartition("@")
     split = urlsplit("x://x/" + path_and_query)
+    # The name of a socket may well have an @, but nothing is in front of it then.
+    if hosts or "@" in split.query if topology == "unix" and not credentials else "@" in path_and_query:
+        raise ConfigError([f"redis.url: {_MISPLACED[topology == 'unix']}; use {FORMS}"])
     query = {name: values[-1] for name, values in parse_qs(split.query).items()}
     faults: list[str] = []
     if unknown := sorted(set(query) - {"db", "master"}):
@@ -71,7 +84,7 @@ def parse_redis_url(url: str) -> RedisUrl:
     username, _, password = credentials.partition(":")
     path = split.path.strip("/")
     database_text = query.get("db", "0" if topology == "unix" else path or "0")
-    if not database_text.isdecimal():
+    if not (database_text.isascii() and database_text.isdecimal() and len(database_text) < _MOST_DIGITS):
         faults.append(f"redis.url: the database must be a number, not {database_text!r}")
         database_text = "0"
     nodes = () if topology == "unix" else _nodes(hosts, _DEFAULT_PORT[topology], faults)
@@ -99,10 +112,13 @@ def parse_redis_url(url: str) -> RedisUrl:
 
 def _nodes(hosts: str, default_port: int, faults: list[str]) -> tuple[tuple[str, int], ...]:
     nodes: list[tuple[str, int]] = []
-    for part in hosts.split(","):
+    for place, part in enumerate(hosts.split(","), start=1):
         try:
             split = urlsplit("//" + part.strip())
+            if split.port == 0 or split.query or split.fragment:
+                raise ValueError
             nodes.append((split.hostname or "127.0.0.1", split.port or default_port))
         except ValueError:
-            faults.append(f"redis.url: {part!r} is not host:port")
+            # Without an @ the text may be a name and a password.
+            faults.append(f"redis.url: number {place} of its hosts is not host:port, with a port from 1 to 65535")
     return tuple(nodes)

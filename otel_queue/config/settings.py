@@ -5,7 +5,7 @@ from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from otel_queue.catalog import CATALOG
+from otel_queue.catalog import CATALOG, PROJECT_INFO
 from otel_queue.config.redis_url import RedisUrl, parse_redis_url
 from otel_queue.config.secret import Secret
 from otel_queue.shard import Shard, parse_shard
@@ -13,8 +13,6 @@ from otel_queue.shard import Shard, parse_shard
 ENVIRONMENT_PREFIX: Final = "OTEL_QUEUE_"
 NONE: Final = "none"
 SOURCES: Final = ("ledger", "postgres")
-DELIVERIES: Final = "convoy_event_delivery_queue_total"
-PROJECT_INFO: Final = "convoy_project_info"
 # The metrics that have a choice; the projects' names go with the deliveries.
 DOMAIN_METRICS: Final = tuple(name for name, row in CATALOG.items() if row.owner == "ledger" and name != PROJECT_INFO)
 

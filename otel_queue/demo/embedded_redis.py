@@ -10,16 +10,16 @@ import threading
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from otel_queue.errors import OtelQueueError
 
 if TYPE_CHECKING:
     from fakeredis import TcpFakeServer
 
-START_TIMEOUT_SECONDS = 10.0
-STOP_TIMEOUT_SECONDS = 5.0
-PORT_TRIES = 5
+START_TIMEOUT_SECONDS: Final = 10.0
+STOP_TIMEOUT_SECONDS: Final = 5.0
+PORT_TRIES: Final = 5
 
 
 class EmbeddedRedisError(OtelQueueError):
@@ -138,7 +138,7 @@ class EmbeddedRedis:
         server.daemon_threads = True
         server.block_on_close = False
         # It answers in small pieces: with Nagle's algorithm each would wait for the client's delayed ACK.
-        server.RequestHandlerClass.disable_nagle_algorithm = True  # type: ignore[attr-defined]
+        server.RequestHandlerClass.disable_nagle_algorithm = True  # type: ignore[attr-defined] # a StreamRequestHandler's
         self.port = int(server.server_address[1])
         threading.Thread(target=server.serve_forever, name="embedded-redis", daemon=True).start()
         self._fake = server

@@ -1,10 +1,9 @@
 """Identifiers that come from a seed, so that a run can be repeated."""
 
 from random import Random
-from typing import Final
 from uuid import UUID
 
-_ULID_ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+from otel_queue.ulid import CHANCE_BITS, ulid_of
 
 
 def uuid(rng: Random) -> str:
@@ -13,6 +12,5 @@ def uuid(rng: Random) -> str:
 
 
 def ulid(now: float, rng: Random) -> str:
-    """26 characters that sort by time: 48 bits of milliseconds, 80 of chance."""
-    value = int(now * 1000) << 80 | rng.getrandbits(80)
-    return "".join(_ULID_ALPHABET[value >> shift & 31] for shift in range(125, -1, -5))
+    """A ULID of `now` (Unix seconds)."""
+    return ulid_of(int(now * 1000) << CHANCE_BITS | rng.getrandbits(CHANCE_BITS))

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
+from otel_queue.catalog import ATTEMPTS
 from otel_queue.samples import Family
 
-ATTEMPTS: Final = "convoy_event_delivery_attempts_total"
 _LEGACY_ATTEMPTS: Final = "convoy_event_delivery_attempts_legacy"
 _ZERO_WHEN_UNKNOWN: Final = {
     "convoy_event_queue_scheduled_legacy": "convoy_event_queue_scheduled_total",

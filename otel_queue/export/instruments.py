@@ -13,13 +13,13 @@ from opentelemetry.sdk.metrics.view import View
 from opentelemetry.sdk.resources import Resource
 
 from otel_queue.catalog import CATALOG, Row
-from otel_queue.samples import Family, fold
+from otel_queue.samples import Family, LabelValues, fold
 from otel_queue.version import __version__
 
 SCOPE: Final = "otel_queue"
 
 # The SDK folds attribute sets past 2000 per instrument into one point; 300 queues by seven states are more.
-_NO_LIMIT: Final = 1_000_000
+NO_LIMIT: Final = 1_000_000
 
 FamilyLookup = Callable[[str], Family | None]
 
@@ -30,13 +30,22 @@ def allowed_keys(row: Row, attributes: Mapping[str, Sequence[str]]) -> tuple[str
     return row.keys if chosen is None else tuple(key for key in row.keys if key in chosen)
 
 
+def narrowed(family: Family, keys: Sequence[str]) -> Sequence[tuple[LabelValues, float]]:
+    """The samples with only the label values of `keys`, combined where they become equal."""
+    row = CATALOG[family.name]
+    if tuple(keys) == row.keys:
+        return family.samples
+    kept = [row.keys.index(key) for key in keys]
+    return fold(family.samples, kept, row.combine)
+
+
 def views(attributes: Mapping[str, Sequence[str]] | None = None) -> list[View]:
     """One View per catalog row: its allow list of attribute keys, and room for every series."""
     return [
         View(
             instrument_name=row.name,
             attribute_keys=set(allowed_keys(row, attributes or {})),
-            aggregation_cardinality_limit=_NO_LIMIT,
+            aggregation_cardinality_limit=NO_LIMIT,
         )
         for row in CATALOG.values()
     ]
@@ -58,15 +67,13 @@ def meter_provider(
 
 
 def _observe(meter: Meter, row: Row, lookup: FamilyLookup, keys: tuple[str, ...]) -> None:
-    kept = [row.keys.index(key) for key in keys]
     # An observable gauge keeps the last of several observations that a View makes equal: combine them here.
 
     def callback(_: CallbackOptions) -> Iterable[Observation]:
         family = lookup(row.name)
         if family is None:
             return
-        samples = family.samples if keys == row.keys else fold(family.samples, kept, row.combine)
-        for values, value in samples:
+        for values, value in narrowed(family, keys):
             yield Observation(value, dict(zip(keys, values, strict=True)))
 
     create = {

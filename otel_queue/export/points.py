@@ -18,8 +18,7 @@ from opentelemetry.sdk.metrics.export import (
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from otel_queue.catalog import CATALOG
-from otel_queue.export.instruments import SCOPE, allowed_keys
-from otel_queue.export.series import narrowed
+from otel_queue.export.instruments import SCOPE, allowed_keys, narrowed
 from otel_queue.samples import Family, LabelValues
 from otel_queue.version import __version__
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from otel_queue.catalog import EVENTS
 from otel_queue.samples import Family
 from otel_queue.shard import Shard
 from otel_queue.status import LaneState
@@ -15,7 +16,6 @@ SERIES: Final = "otel_queue_series"
 FOLDED: Final = "otel_queue_folded_series"
 SHARDS: Final = "otel_queue_shards"
 SHARD_PROJECTS: Final = "otel_queue_shard_projects"
-_EVENTS: Final = "convoy_event_queue_total"
 
 
 def self_families(states: Iterable[LaneState]) -> dict[str, Family]:
@@ -55,7 +55,7 @@ def shard_families(families: Mapping[str, Family], shard: Shard) -> dict[str, Fa
     """Of how many shards this is which, and the number of its projects that have an event."""
     now = time.time()
     found = {SHARDS: Family(SHARDS, [((), float(shard.count))], now, SOURCE)}
-    if (events := families.get(_EVENTS)) is not None:
+    if (events := families.get(EVENTS)) is not None:
         projects = {values[0] for values, _ in events.samples}
         found[SHARD_PROJECTS] = Family(SHARD_PROJECTS, [((str(shard.index),), float(len(projects)))], now, SOURCE)
     return found

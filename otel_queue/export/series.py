@@ -6,8 +6,8 @@ from typing import Final
 from prometheus_client.utils import floatToGoString
 
 from otel_queue.catalog import CATALOG, Row
-from otel_queue.export.instruments import allowed_keys
-from otel_queue.samples import Family, LabelValues, fold
+from otel_queue.export.instruments import allowed_keys, narrowed
+from otel_queue.samples import Family, LabelValues
 
 _EOF: Final = b"# EOF\n"
 
@@ -45,15 +45,6 @@ class SeriesText:
                 living = {values for values, _ in samples}
                 self._prefixes[family.name] = {key: prefixes[key] for key in living}
         return "".join(parts).encode()
-
-
-def narrowed(family: Family, keys: Sequence[str]) -> Sequence[tuple[LabelValues, float]]:
-    """The samples with only the label values of `keys`, combined where they become equal."""
-    row = CATALOG[family.name]
-    if tuple(keys) == row.keys:
-        return family.samples
-    kept = [row.keys.index(key) for key in keys]
-    return fold(family.samples, kept, row.combine)
 
 
 def with_series(body: bytes, series: bytes) -> bytes:

@@ -1,9 +1,10 @@
 """Prometheus text and OpenMetrics, from the SDK's Prometheus reader."""
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from prometheus_client import CollectorRegistry
@@ -18,6 +19,20 @@ _BARE_COUNTERS: Final = tuple(
     row.name.encode() for row in CATALOG.values() if row.kind == "counter" and not row.name.endswith("_total")
 )
 _DEFAULT_ACCEPT: Final = "text/plain; version=0.0.4"
+_OPENMETRICS_ACCEPT: Final = "application/openmetrics-text; version=1.0.0"
+# prometheus_client answers in any version from 1.0.0 on that is asked for, and under other names for other escapings.
+_SPOKEN: Final = re.compile(r".*; version=(0\.0\.4|1\.0\.0); charset=utf-8(; escaping=(underscores|allow-utf-8))?")
+
+
+def _negotiated(accept: str) -> tuple[Callable[[Any], bytes], str]:
+    """How to encode, and its content type: of a format and version that this is, whatever is asked for."""
+    try:
+        encode, content_type = choose_encoder(accept or _DEFAULT_ACCEPT)
+    except TypeError:  # a version that is no number
+        return choose_encoder(_DEFAULT_ACCEPT)
+    if _SPOKEN.fullmatch(content_type):
+        return encode, content_type
+    return choose_encoder(_OPENMETRICS_ACCEPT if "openmetrics" in content_type else _DEFAULT_ACCEPT)
 
 
 def _with_bare_names(body: bytes, openmetrics: bool) -> bytes:
@@ -60,7 +75,7 @@ class TextExposition:
 
     def render(self, accept: str) -> tuple[str, bytes]:
         """Content type and body for an Accept header; text format 0.0.4 where it names nothing better."""
-        encode, content_type = choose_encoder(accept or _DEFAULT_ACCEPT)
+        encode, content_type = _negotiated(accept)
         with self._lock:
             kept = self._rendered.get(content_type)
             if kept is not None and self._now() - kept[0] < self._share_seconds:

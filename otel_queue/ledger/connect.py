@@ -1,5 +1,7 @@
 """From the configuration to the ledger's parts."""
 
+from typing import Final
+
 from otel_queue.config import Config, RedisConfig
 from otel_queue.ledger.batches import Retention
 from otel_queue.ledger.counts import CountsStore
@@ -10,6 +12,9 @@ from otel_queue.ledger.tracked import Tracked
 from otel_queue.ledger.upkeep import Upkeep
 from otel_queue.redis_client import RedisLink, connect
 from otel_queue.shard import WHOLE, Shard
+
+# A person waits longer for a first read of everything than a scrape does.
+_PATIENCE_SECONDS: Final = 60.0
 
 
 def ledger_store(config: Config, redis: RedisConfig | None = None) -> LedgerStore:
@@ -41,10 +46,10 @@ def _guarded(config: Config, redis: RedisConfig) -> RedisLink:
     return GuardedLink(link, limit) if limit else link
 
 
-def ledger_reader(config: Config, timeout_seconds: float | None = None, *, shard: Shard = WHOLE) -> LedgerReader:
-    """A reader of the shard's projects on a connection of its own."""
+def ledger_reader(config: Config, *, shard: Shard = WHOLE, is_patient: bool = False) -> LedgerReader:
+    """A reader of the shard's projects on a connection of its own; a patient one has a minute at least."""
     ledger = config.ledger
-    timeout = ledger.timeout_seconds if timeout_seconds is None else timeout_seconds
+    timeout = max(ledger.timeout_seconds, _PATIENCE_SECONDS) if is_patient else ledger.timeout_seconds
     link = connect(config.ledger_redis)
     return LedgerReader(link, namespace=ledger.namespace, timeout_seconds=timeout, shard=shard)
 

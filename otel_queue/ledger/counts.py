@@ -9,7 +9,7 @@ from otel_queue.errors import WriteError
 from otel_queue.ledger.batches import Retention
 from otel_queue.ledger.exchange import Exchange, accepted, call_of
 from otel_queue.ledger.keys import SETTLED, Keys, ProjectKeys
-from otel_queue.redis_client import RedisLink, array, counter, integer, request, scored, text
+from otel_queue.redis_client import RedisLink, array, counter, integer, request, scored, taking_apart, text
 
 EVENTS: Final = "e"
 # Groups in a call, which holds everybody else up.
@@ -76,12 +76,14 @@ class CountsStore:
         self._most_groups = (retention or Retention()).most_groups
         self.keys = Keys(namespace)
 
+    @taking_apart("the ledger's clock")
     def clock(self) -> Clock:
         """When the ledger began, and its time now."""
         birth, time = self._exchange.ask([request(self.keys.birth, [("GET", self.keys.birth), ("TIME",)])])[0]
         seconds, microseconds = (counter(part) for part in array(time))
         return Clock(counter(birth), (seconds or 0) * 1_000_000 + (microseconds or 0))
 
+    @taking_apart("what the ledger has of old days")
     def put(self, project: str, days: Mapping[str, DayCounts], through: str) -> Put:
         """Puts the counts of days in the place of what the project has for them, and calls them approximate.
 

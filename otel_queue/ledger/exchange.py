@@ -7,7 +7,17 @@ from typing import Final
 
 from otel_queue.errors import ReadError, WriteError
 from otel_queue.ledger.scripts import script
-from otel_queue.redis_client import ErrorReply, RedisLink, Reply, Request, names, pack, reply_reason, request
+from otel_queue.redis_client import (
+    ErrorReply,
+    RedisLink,
+    Reply,
+    Request,
+    names,
+    pack,
+    reply_reason,
+    request,
+    taking_apart,
+)
 
 # The nodes of a day behind the first: how many a level has, and the number of its first; as in prelude.lua.
 _FANOUTS: Final = (16, 256, 4096)
@@ -51,7 +61,9 @@ class Exchange:
                 for reply in self.ask([request(key, commands)])[0]:
                     flat = names(reply)
                     has_more = has_more or len(flat) >= 2 * _NODE_ENTRIES
-                    for id_, state in zip(flat[::2], flat[1::2], strict=True):
+                    with taking_apart(f"{base!r}"):
+                        pairs = list(zip(flat[::2], flat[1::2], strict=True))
+                    for id_, state in pairs:
                         # Held twice where a full node was lost and filled again: a search finds the first.
                         if id_ not in seen:
                             seen.add(id_)

@@ -4,7 +4,15 @@ from collections import Counter
 from typing import Final
 
 from otel_queue import labels
-from otel_queue.catalog import CATALOG
+from otel_queue.catalog import (
+    ATTEMPTS,
+    CATALOG,
+    DELIVERIES,
+    DELIVERY_BACKLOG,
+    EVENT_BACKLOG,
+    EVENTS,
+    PROJECT_INFO,
+)
 from otel_queue.ledger.reader import Labels, LedgerSnapshot, Project
 from otel_queue.lifecycle import STATUSES
 from otel_queue.samples import Family, LabelValues
@@ -23,14 +31,14 @@ def ledger_families(snapshot: LedgerSnapshot, *, lean: bool = False, most_series
     endpoint `other`, whatever the order in which they came.
     """
     samples: dict[str, Samples] = {
-        "convoy_event_queue_total": {},
-        "convoy_event_queue_backlog_seconds": {},
-        "convoy_event_delivery_queue_total": {},
-        "convoy_event_delivery_queue_backlog_seconds": {},
-        "convoy_event_delivery_attempts_total": {},
+        EVENTS: {},
+        EVENT_BACKLOG: {},
+        DELIVERIES: {},
+        DELIVERY_BACKLOG: {},
+        ATTEMPTS: {},
     }
     if lean:
-        samples["convoy_project_info"] = {}
+        samples[PROJECT_INFO] = {}
     folded: Counter[str] = Counter()
     for project in snapshot.projects:
         for name, found in _project_samples(project, snapshot.time, lean).items():
@@ -70,16 +78,14 @@ def _project_samples(project: Project, now: float, lean: bool) -> dict[str, Samp
         source = _shown(project.sources[group]) if group else labels.OTHER
         events[project.project, source, "success"] += count
     found: dict[str, Samples] = {
-        "convoy_event_queue_total": dict(events),
-        "convoy_event_queue_backlog_seconds": by_source,
-        "convoy_event_delivery_queue_total": dict(deliveries),
-        "convoy_event_delivery_queue_backlog_seconds": by_endpoint,
-        "convoy_event_delivery_attempts_total": {
-            (project.project, *field): float(count) for field, count in project.attempts.items()
-        },
+        EVENTS: dict(events),
+        EVENT_BACKLOG: by_source,
+        DELIVERIES: dict(deliveries),
+        DELIVERY_BACKLOG: by_endpoint,
+        ATTEMPTS: {(project.project, *field): float(count) for field, count in project.attempts.items()},
     }
     if lean:
-        found["convoy_project_info"] = {(project.project, *project.names): 1.0}
+        found[PROJECT_INFO] = {(project.project, *project.names): 1.0}
     return found
 
 
@@ -87,8 +93,13 @@ def _shown(told: str | None) -> str:
     return labels.UNKNOWN if told is None else told
 
 
-def self_families(snapshot: LedgerSnapshot) -> list[Family]:
-    """What the ledger says of itself: records that changed nothing, came late or were ahead of its clock."""
+def tally_families(snapshot: LedgerSnapshot) -> list[Family]:
+    """What the ledger says of itself: records that changed nothing, came late or were ahead of its clock.
+
+    Nothing while a project cannot be read: a total without it would fall, as a counter that has begun anew does.
+    """
+    if snapshot.failures:
+        return []
     tallies: Counter[str] = Counter()
     for project in snapshot.projects:
         tallies.update(project.tallies)

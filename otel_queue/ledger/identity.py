@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+from otel_queue.ulid import CHANCE_BITS, number_of, ulid_of
+
 UNDATED: Final = "undated"
 
 _ULID: Final = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
-_DIGITS: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-_TO_BASE32: Final = bytes.maketrans(_DIGITS.encode(), b"0123456789ABCDEFGHIJKLMNOPQRSTUV")
 # A ULID of other years is some other id that looks like one.
 _FIRST_MS: Final = 1_451_606_400_000  # 2016-01-01
 _LAST_MS: Final = 4_102_444_800_000  # 2100-01-01
@@ -30,8 +30,8 @@ class Identity(NamedTuple):
 def identify(text: str) -> Identity:
     """The identity of an event, delivery or attempt id. Ids are compared exactly, case included."""
     if _ULID.fullmatch(text):
-        number = int(text.encode().translate(_TO_BASE32), 32)
-        milliseconds = number >> 80
+        number = number_of(text)
+        milliseconds = number >> CHANCE_BITS
         if _FIRST_MS <= milliseconds < _LAST_MS:
             stored = number.to_bytes(16, "big")
             return Identity(_day(milliseconds // _DAY_MS), stored, zlib.crc32(stored), milliseconds * 1000)
@@ -43,8 +43,7 @@ def text_of(day: str, stored: bytes) -> str:
     """The id whose stored form is kept under a day."""
     if day == UNDATED:
         return stored.decode("utf-8", "surrogateescape")
-    number = int.from_bytes(stored, "big")
-    return "".join(_DIGITS[number >> 5 * place & 31] for place in reversed(range(26)))
+    return ulid_of(int.from_bytes(stored, "big"))
 
 
 @lru_cache(maxsize=1024)

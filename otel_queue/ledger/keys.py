@@ -1,10 +1,10 @@
 """The ledger's keys. All keys of a project share the hash tag {project}; docs/ledger-protocol.md lists them."""
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 # Stand for days among a project's days.
-SETTLED = "settled"
-ATTEMPTS = "attempts"
+SETTLED: Final = "settled"
+ATTEMPTS: Final = "attempts"
 
 
 class Keys:

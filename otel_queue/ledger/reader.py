@@ -22,6 +22,7 @@ from otel_queue.redis_client import (
     names,
     request,
     scored,
+    taking_apart,
     text,
 )
 from otel_queue.shard import WHOLE, Shard
@@ -182,6 +183,11 @@ def _read_projects(keys: Keys) -> Reading[list[str]]:
 
 
 def _read_project(project: Project, keys: ProjectKeys) -> Reading[Project]:
+    with taking_apart(f"what the ledger has of {project.project}"):
+        return (yield from _read_changes(project, keys))
+
+
+def _read_changes(project: Project, keys: ProjectKeys) -> Reading[Project]:
     replies = yield request(keys.meta, [("HMGET", keys.meta, "sequence", *_TEXTS, *_TALLIES)])
     sequence, *values = (text(value) for value in array(replies[0]))
     if sequence is None:
@@ -234,14 +240,18 @@ def _day(score: float, pairs: Mapping[bytes, bytes]) -> Day:
         if kind == b"e":
             events[decimal(group)] = decimal(count)
         else:
-            deliveries[decimal(group), decimal(kind)] = decimal(count)
+            rank = decimal(kind)
+            if not 1 <= rank <= len(STATUSES):
+                raise ReadError("bad_value", f"{name[:40]!r} counts deliveries in no status")
+            deliveries[decimal(group), rank] = decimal(count)
     return Day(score, deliveries, events)
 
 
 def _read_labels(project: Project, keys: ProjectKeys, days: Iterable[Day]) -> Reading[None]:
     """Learns the labels of groups that were not met before."""
-    wanted = {group for day in days for group, _ in day.deliveries if group and group not in project.groups}
-    wanted |= {group for day in days for group in day.events if group and group not in project.sources}
+    of_deliveries = {group for day in days for group, _ in day.deliveries if group and group not in project.groups}
+    of_events = {group for day in days for group in day.events if group and group not in project.sources}
+    wanted = of_deliveries | of_events
     if not wanted:
         return
     ordered = sorted(wanted)
@@ -254,6 +264,8 @@ def _read_labels(project: Project, keys: ProjectKeys, days: Iterable[Day]) -> Re
             project.sources[group] = _label(told.removeprefix(b"event"))
         else:
             project.groups[group] = Labels(*(_label(part) for part in told.split(b"\0")))
+    if not (of_deliveries <= project.groups.keys() and of_events <= project.sources.keys()):
+        raise ReadError("group_lost", f"groups of {project.project} have the labels of another kind")
 
 
 def _read_oldest(keys: ProjectKeys, days: Mapping[str, Day]) -> Reading[None]:

@@ -3,6 +3,8 @@
 import struct
 from typing import Final, NamedTuple
 
+from otel_queue.errors import ReadError
+
 _DELIVERY: Final = struct.Struct(">B7sB7sI7s")
 _LABEL: Final = struct.Struct(">B7s")
 _EVENT: Final = struct.Struct(">I7s")
@@ -37,7 +39,14 @@ class EventState(NamedTuple):
 
 
 def delivery_state(state: bytes) -> DeliveryState:
-    """A tracked delivery's state."""
+    """A tracked delivery's state; raises ReadError with reason `bad_value` for what is none."""
+    try:
+        return _delivery_state(state)
+    except struct.error as error:
+        raise ReadError("bad_value", f"{state[:60]!r} is no delivery's state") from error
+
+
+def _delivery_state(state: bytes) -> DeliveryState:
     rank, status_at, flags, created, group, at = _DELIVERY.unpack_from(state)
     labels_us = int.from_bytes(at, "big")
     if flags & _MIXED:
@@ -50,6 +59,9 @@ def delivery_state(state: bytes) -> DeliveryState:
 
 
 def event_state(state: bytes) -> EventState:
-    """A tracked event's state."""
-    group, at = _EVENT.unpack(state)
+    """A tracked event's state; raises ReadError with reason `bad_value` for what is none."""
+    try:
+        group, at = _EVENT.unpack(state)
+    except struct.error as error:
+        raise ReadError("bad_value", f"{state[:60]!r} is no event's state") from error
     return EventState(group, int.from_bytes(at, "big"))

@@ -9,10 +9,11 @@ from otel_queue.ledger.exchange import Exchange, accepted, call_of
 from otel_queue.ledger.identity import Identity
 from otel_queue.ledger.keys import Keys
 from otel_queue.ledger.reader import Labels
-from otel_queue.redis_client import RedisLink, Reply, Request, array, decimal, names, request, text
+from otel_queue.redis_client import RedisLink, Reply, Request, array, decimal, names, request, taking_apart, text
 
 Kind = Literal["delivery", "event", "attempt"]
 
+_WHAT: Final = "what the ledger has of ids"
 _EVENT: Final = b"event"
 _DESCRIPTION: Final = ("described_at", "project_name", "organisation_id", "organisation_name")
 
@@ -66,18 +67,21 @@ class Tracked:
         # Groups are never removed, and what a number stands for does not change.
         self._groups: dict[tuple[str, int], bytes] = {}
 
+    @taking_apart(_WHAT)
     def marks(self, projects: Sequence[str]) -> list[Marks]:
         """How far each project is closed."""
         metas = [self._keys.project(project).meta for project in projects]
         answers = self._exchange.ask([request(meta, [("HMGET", meta, *Marks._fields)]) for meta in metas])
         return [Marks(*((text(mark) or b"").decode() for mark in array(accepted(answer[0])))) for answer in answers]
 
+    @taking_apart(_WHAT)
     def descriptions(self, projects: Sequence[str]) -> list[Description]:
         """What the ledger calls each project."""
         metas = [self._keys.project(project).meta for project in projects]
         answers = self._exchange.ask([request(meta, [("HMGET", meta, *_DESCRIPTION)]) for meta in metas])
         return [_description(array(accepted(answer[0]))) for answer in answers]
 
+    @taking_apart(_WHAT)
     def find(self, wanted: Mapping[Place, Sequence[Identity]]) -> dict[Place, Held]:
         """What is held of the ids of each place."""
         asked = [(place, ids[start : start + MOST_RECORDS]) for place, ids in wanted.items()
@@ -96,6 +100,7 @@ class Tracked:
         words = [word for id_ in ids for word in (id_.stored, id_.hash)]
         return call_of("find_ids", (of.meta, of.groups, self._base(place)), (*self._head(place), *words))
 
+    @taking_apart(_WHAT)
     def forget(self, place: Place, held: Sequence[tuple[Identity, bytes]]) -> list[bool]:
         """Takes deliveries or events out that are still in the state given; for each of them whether it was."""
         of, day = self._keys.project(place.project), place.day
@@ -113,11 +118,13 @@ class Tracked:
             if state:
                 yield stored, state
 
+    @taking_apart(_WHAT)
     def counted(self, place: Place) -> int:
         """How many deliveries, or events, the day's counts add up to."""
         pairs = self._counts(place.project, place.day)
         return sum(count for (_, kind), count in pairs.items() if (kind == EVENTS) == (place.kind == "event"))
 
+    @taking_apart(_WHAT)
     def counts(self, project: str, day: str) -> DayCounts:
         """All that a day has (or `settled`), by labels; what has lost its labels is under ""."""
         of = self._keys.project(project)
@@ -142,6 +149,7 @@ class Tracked:
             (int(number), kind): decimal(count) for (number, _, kind), count in zip(fields, flat[1::2], strict=True)
         }
 
+    @taking_apart(_WHAT)
     def labels(self, project: str, numbers: Iterable[int]) -> dict[int, Labels]:
         """What groups of deliveries have in common; a group whose labels were not kept is left out."""
         told = self._told(project, numbers)
@@ -151,6 +159,7 @@ class Tracked:
             if len(parts := value.split(b"\0")) == len(Labels._fields)
         }
 
+    @taking_apart(_WHAT)
     def sources(self, project: str, numbers: Iterable[int]) -> dict[int, str | None]:
         """The sources of groups of events, None is unknown; a group whose source was not kept is left out."""
         told = self._told(project, numbers)

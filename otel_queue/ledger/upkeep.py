@@ -13,11 +13,12 @@ from otel_queue.ledger.exchange import Exchange
 from otel_queue.ledger.identity import UNDATED, day_of
 from otel_queue.ledger.keys import ATTEMPTS, SETTLED, Keys, ProjectKeys
 from otel_queue.ledger.reader import PROCESSING
-from otel_queue.redis_client import RedisLink, names, request, scored
+from otel_queue.redis_client import RedisLink, integer, names, request, scored, taking_apart
 
 # A tracked delivery's state begins with status, its time, flags, creation time and group (record_deliveries.lua).
 _STATE: Final = struct.Struct(">B7sB7sI")
 _DAY_US: Final = 86_400_000_000
+_WHAT: Final = "what the ledger has of days"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ class Upkeep:
         reply = self._exchange.one(request(self.keys.projects, [("SMEMBERS", self.keys.projects)]))
         return sorted(name.decode("utf-8", "replace") for name in names(reply))
 
+    @taking_apart(_WHAT)
     def days(self, project: str) -> dict[str, float]:
         """The dated days of a project with counts, in order, and the sequence number of their last change."""
         key = self.keys.project(project).days
@@ -100,8 +102,7 @@ class Upkeep:
             own = (*own, of.deliveries(day), of.events(day))
         else:
             own = (*own, of.counts(SETTLED), of.processing(SETTLED))
-        done: int = self._exchange.call(name, own, (day,))
-        return done
+        return integer(self._exchange.call(name, own, (day,)))
 
     def check(self, project: str) -> list[Difference]:
         """Compares each day's counts and index with its tracked deliveries and events; reads every one of them.
@@ -111,6 +112,7 @@ class Upkeep:
         """
         return [difference for day in self.days(project) for difference in self.check_day(project, day)]
 
+    @taking_apart(_WHAT)
     def check_day(self, project: str, day: str) -> list[Difference]:
         """As `check`, of one day. Raises ReadError with reason `busy` for a day that changes all the time."""
         held = self._stable(project, day)
@@ -126,6 +128,7 @@ class Upkeep:
             found.append(_difference(project, day, field, indexed, processing))
         return found
 
+    @taking_apart(_WHAT)
     def repair(self, project: str, day: str) -> bool:
         """Counts a day anew from what is tracked; False if it changed meanwhile and is to be repaired again.
 

@@ -22,7 +22,7 @@ _BATCH: Final = 2_048
 _FIRST_PAUSE_SECONDS: Final = 0.05
 _LONGEST_PAUSE_SECONDS: Final = 5.0
 # Redis refused a script call, perhaps because of what a project's keys hold: that is no outage for the others.
-_OF_ONE_PROJECT: Final = frozenset({"wrong_type", "error_reply"})
+OF_ONE_PROJECT: Final = frozenset({"wrong_type", "error_reply"})
 
 
 class Writer(Protocol):
@@ -73,6 +73,7 @@ class BufferedWriter:
         self._hurry = threading.Event()  # somebody waits for the queue to be empty
         self._idle = threading.Condition(self._lock)
         self._closing = False
+        self._is_failing = False
         self._thread: threading.Thread | None = None
 
     def __len__(self) -> int:
@@ -126,6 +127,9 @@ class BufferedWriter:
         """Writes the oldest records; what is still to be written goes to the end of the queue, for others' sake."""
         batch = [self._queue[index] for index in range(min(_BATCH, len(self._queue)))]
         left = self._write_what_can_be(batch) if batch else []
+        if batch and not left and self._is_failing:
+            self._is_failing = False
+            _log.info("ledger: written again")
         with self._idle:
             for _ in batch:
                 self._queue.popleft()
@@ -139,11 +143,12 @@ class BufferedWriter:
         try:
             self.written = self.written.plus(self._store.write(batch, time.monotonic() + self._timeout))
         except WriteError as error:
-            if not self.failures:
+            if not self._is_failing:  # one line when it turns, not one per try
+                self._is_failing = True
                 _log.warning("ledger: cannot write, %d records are queued: %s", len(self._queue), error)
             self.failures[error.reason] += 1
-            parts = _by_project(batch)
-            if error.reason not in _OF_ONE_PROJECT or len(parts) == 1:
+            parts = by_project(batch)
+            if error.reason not in OF_ONE_PROJECT or len(parts) == 1:
                 return batch
         except Exception:
             if len(batch) == 1:
@@ -158,7 +163,8 @@ class BufferedWriter:
         return [record for part in parts for record in self._write_what_can_be(part)]
 
 
-def _by_project(records: Sequence[Record]) -> list[list[Record]]:
+def by_project(records: Sequence[Record]) -> list[list[Record]]:
+    """The records in parts, one for each project, in their order."""
     projects: dict[str, list[Record]] = {}
     for record in records:
         projects.setdefault(record.project, []).append(record)
@@ -193,7 +199,7 @@ class SyncWriter:
                 self._store.write(records, time.monotonic() + self._timeout)
             except WriteError as error:
                 self.failures[error.reason] += 1
-                if error.reason not in _OF_ONE_PROJECT:
+                if error.reason not in OF_ONE_PROJECT:
                     self._open_until = time.monotonic() + self._breaker
             else:
                 return "written"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, Literal, NamedTuple
 
 from otel_queue import labels
-from otel_queue.catalog import CATALOG
+from otel_queue.catalog import ATTEMPTS, CATALOG, DELIVERIES, DELIVERY_BACKLOG, EVENT_BACKLOG, EVENTS
 from otel_queue.errors import ReadError
 from otel_queue.postgres.database import Reading, Row
 from otel_queue.samples import Family, LabelValues
@@ -15,12 +15,6 @@ SOURCE: Final = "postgres"
 # legacy: the numbers of the gateway's own exporter, flaws included. corrected: what they were meant to be.
 # snapshot: legacy numbers out of the tables in which the gateway keeps them, at no cost.
 Reckoning = Literal["legacy", "corrected", "snapshot"]
-
-EVENTS: Final = "convoy_event_queue_total"
-EVENT_BACKLOG: Final = "convoy_event_queue_backlog_seconds"
-DELIVERIES: Final = "convoy_event_delivery_queue_total"
-DELIVERY_BACKLOG: Final = "convoy_event_delivery_queue_backlog_seconds"
-ATTEMPTS: Final = "convoy_event_delivery_attempts_total"
 
 _Samples = dict[LabelValues, float]
 _Parse = Callable[[Sequence[Row], Counter[str]], Mapping[str, _Samples]]

@@ -26,7 +26,9 @@ class Dsn:
         parameters = _parse(text.reveal())
         ports = parameters.get("port", "").split(",")
         suspects = (parameters.get("host", ""), parameters.get("dbname", ""))
-        misread = any("@" in part for part in suspects) or any(port and not port.isdecimal() for port in ports)
+        misread = any("@" in part for part in suspects) or any(
+            port and not (port.isascii() and port.isdecimal()) for port in ports
+        )
         if parameters == {} or misread:
             raise ConfigError([f"postgres.dsn: not a PostgreSQL connection string; {_FORMS}"])
         self._parameters = parameters
@@ -53,7 +55,9 @@ class Dsn:
 
 
 def _parse(text: str) -> dict[str, str]:
+    if "\0" in text:
+        return {}  # libpq would stop there
     try:
         return {name: str(value) for name, value in psycopg.conninfo.conninfo_to_dict(text).items()}
-    except psycopg.Error:
+    except (psycopg.Error, UnicodeError):
         return {}  # its words quote the string

@@ -1,8 +1,9 @@
 """A generation: everything one refresh read, as one value that is there whole or not at all."""
 
 import json
+import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -56,25 +57,39 @@ def decode(packed: bytes) -> Generation:
         text = unpacker.decompress(packed[len(_HEAD) :], _MOST_BYTES)
         if not unpacker.eof:
             raise _broken("it is cut off, or too large")
-        return _generation(json.loads(text, parse_constant=_refuse))
-    except (zlib.error, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        return _generation(json.loads(text.decode(), parse_constant=_refuse))
+    except (zlib.error, ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError) as error:
         raise _broken(f"{type(error).__name__}: {error}"[:200]) from error
 
 
 def _generation(document: dict[str, Any]) -> Generation:
-    failures = {str(reason): int(count) for reason, count in document["failures"].items()}
-    return Generation(float(document["time"]), tuple(map(_family, document["families"])), failures)
+    failures = {reason: int(_number(count)) for reason, count in document["failures"].items()}
+    _check_text(failures)
+    return Generation(_number(document["time"]), tuple(map(_family, document["families"])), failures)
 
 
 def _family(stored: list[Any]) -> Family:
     name, time, *columns, values = stored
     if len(columns) != len(CATALOG[name].keys):
         raise ValueError(f"{name} has {len(columns)} columns")
-    if any(type(text) is not str for column in columns for text in column):
-        raise ValueError(f"{name} has a label that is no text")
+    if CATALOG[name].owner != "ledger":
+        raise ValueError(f"{name} is not read from the database")
+    for column in columns:
+        _check_text(column)
     rows = zip(*columns, strict=True)
-    samples = [(row, float(value)) for row, value in zip(rows, values, strict=True)]
-    return Family(name, samples, float(time), SOURCE)
+    samples = [(row, _number(value)) for row, value in zip(rows, values, strict=True)]
+    return Family(name, samples, _number(time), SOURCE)
+
+
+def _check_text(texts: Iterable[Any]) -> None:
+    """Raises for what is no text, or one that cannot be written: JSON can spell half of a surrogate pair."""
+    "".join(texts).encode()
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise ValueError(f"{type(value).__name__} where a number should be")
+    return float(value)
 
 
 def _refuse(constant: str) -> float:

@@ -10,6 +10,7 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 from otel_queue.errors import ReadError
 from otel_queue.lifecycle import UNTOLD, Label
 from otel_queue.postgres.database import Database, Reading, Row
+from otel_queue.ulid import CHANCE_BITS, lowest_ulid, number_of
 
 _log: Final = logging.getLogger(__name__)
 
@@ -18,19 +19,7 @@ _PASSING: Final = frozenset(
     {"connection", "timeout", "starting", "replica_conflict", "too_many_connections", "out_of_resources"}
 )
 _PAUSES_SECONDS: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
-
-_DIGITS: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-_TIME_DIGITS: Final = 10
-_RANDOM_DIGITS: Final = 16
-
-
-def lowest_ulid(time_us: int) -> str:
-    """The ULID that sorts first among those of this moment, or of a later one."""
-    milliseconds = -(-time_us // 1000)
-    digits = (_DIGITS[milliseconds >> 5 * place & 31] for place in reversed(range(_TIME_DIGITS)))
-    return "".join(digits) + _DIGITS[0] * _RANDOM_DIGITS
-
-
+# Statements that count, and whose rows have no id to go on behind.
 _COUNTED: Final = frozenset({"old_deliveries", "old_events"})
 
 # A dated id is a ULID of these years; docs/ledger-protocol.md.
@@ -287,9 +276,7 @@ class Rows:
 
 
 def _day_before(id_: str) -> str:
-    milliseconds = 0
-    for digit in id_[:_TIME_DIGITS]:
-        milliseconds = milliseconds << 5 | _DIGITS.index(digit)
+    milliseconds = number_of(id_) >> CHANCE_BITS
     return datetime.fromtimestamp((milliseconds - 1) / 1000, tz=UTC).strftime("%Y%m%d")
 
 

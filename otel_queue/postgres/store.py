@@ -1,5 +1,6 @@
 """Where the generation is kept for all exporters, and the lease by which one of them makes it."""
 
+import re
 import time
 from dataclasses import dataclass
 from functools import cache
@@ -8,11 +9,23 @@ from typing import Final, NamedTuple
 
 from otel_queue.errors import ReadError
 from otel_queue.postgres.generation import VERSION, Generation, decode, encode
-from otel_queue.redis_client import ErrorReply, RedisLink, Reply, Request, array, integer, pack, reply_reason, text
+from otel_queue.redis_client import (
+    ErrorReply,
+    RedisLink,
+    Reply,
+    Request,
+    array,
+    integer,
+    pack,
+    reply_reason,
+    taking_apart,
+    text,
+)
 
 # The hash outlives the exporters by this much.
 _LIFE_MS: Final = 7 * 86_400_000
 _MOST_FAILURE_CHARACTERS: Final = 1000
+_REASON: Final = re.compile("[a-z_]{1,40}")
 # A store that failed is left alone for this many times what that took: one that does not answer costs little then.
 _REST: Final = 4.0
 # Why Redis is no store at the moment. Other reasons are faults of what is in it, or of ours.
@@ -116,12 +129,15 @@ class GenerationStore:
         reply = array(
             self._eval("take_lease", self._interval_us, lease_us, self._interval_us, known, unreadable, _LIFE_MS)
         )
-        now, lease, token, packed, failure = reply
+        with taking_apart("the lease"):
+            now, lease, token, packed, failure = reply
         return integer(now) / 1e6, text(lease) or b"", text(token) or b"", text(packed), _failure(text(failure))
 
     def _hold(self, reply: Reply, lease: Lease) -> None:
         if not integer(reply):
-            raise ReadError("lease_lost", f"the lease {lease.token.decode()} is no longer the latest one")
+            raise ReadError(
+                "lease_lost", f"the lease {lease.token.decode('utf-8', 'replace')} is no longer the latest one"
+            )
 
     def _eval(self, script: str, *arguments: bytes | int) -> Reply:
         command = pack("EVAL", _script(script), 1, self.key, *arguments)
@@ -154,4 +170,5 @@ def _failure(words: bytes | None) -> ReadError | None:
     if words is None:
         return None
     reason, _, message = words.decode("utf-8", "replace").partition(": ")
-    return ReadError(reason, message)
+    # It becomes an attribute's value, of which there may not be any number.
+    return ReadError(reason if _REASON.fullmatch(reason) else "undecodable", message)

@@ -14,8 +14,10 @@
 local now = redis.call('TIME')
 now = now[1] * 1000000 + now[2]
 local held = redis.call('HMGET', KEYS[1], 'fence', 'lease_until', 'failed_at', 'failure', 'token', 'time')
-local fence, lease_until, failed_at = tonumber(held[1] or 0), tonumber(held[2] or 0), tonumber(held[3] or 0)
-local failure, token, made_at = held[4], held[5] or '', tonumber(held[6] or 0)
+-- What is no number counts as not there, so that a hash somebody spoiled is put right by the next refresh.
+local function time_of(value) return tonumber(value or 0) or 0 end
+local fence, lease_until, failed_at = time_of(held[1]), time_of(held[2]), time_of(held[3])
+local failure, token, made_at = held[4], held[5] or '', time_of(held[6])
 
 local is_due = token == '' or token == ARGV[5] or now - made_at >= tonumber(ARGV[1])
 local may_try = failed_at == 0 or now - failed_at >= tonumber(ARGV[3])

@@ -7,11 +7,10 @@ from typing import Final
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
-from otel_queue.catalog import CATALOG
+from otel_queue.catalog import ATTEMPTS, CATALOG
 from otel_queue.export.preaggregated import LabelledHistogram, PreaggregatedCounter
 from otel_queue.version import __version__
 
-ATTEMPTS: Final = "convoy_event_delivery_attempts_total"
 ATTEMPT_DURATION: Final = "convoy_event_delivery_attempt_duration_seconds"
 END_TO_END: Final = "convoy_end_to_end_latency"
 INGESTED: Final = "convoy_ingest_total"

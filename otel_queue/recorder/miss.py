@@ -85,4 +85,8 @@ def name(told: object) -> str:
 
 
 def _shown(value: object) -> str:
-    return f"{type(value).__name__} {labels.clean(repr(value))[:80]}"
+    try:
+        shown = repr(value)
+    except Exception:  # a number of thousands of digits, or an object of somebody's
+        shown = "that cannot be shown"
+    return f"{type(value).__name__} {labels.clean(shown)[:80]}"

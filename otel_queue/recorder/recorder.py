@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from opentelemetry.metrics import MeterProvider, get_meter_provider
 
 from otel_queue import labels
+from otel_queue.catalog import ATTEMPTS
 from otel_queue.errors import OtelQueueError
 from otel_queue.export.preaggregated import MOST_SETS, LabelledHistogram, Told
 from otel_queue.lifecycle import (
@@ -75,7 +76,7 @@ class Recorder:
         self._codes: dict[str | int | None, str] = {None: labels.NO_RESPONSE}
         self._instruments = instruments.WorkerInstruments(provider.get_meter(SCOPE, __version__), most_label_sets)
         counters, histograms = self._instruments.counters, self._instruments.histograms
-        self._attempts = counters[instruments.ATTEMPTS]
+        self._attempts = counters[ATTEMPTS]
         self._ingested = counters[instruments.INGESTED]
         self._ingest_succeeded = counters[instruments.INGEST_SUCCEEDED]
         self._ingest_failed = counters[instruments.INGEST_FAILED]
@@ -182,7 +183,7 @@ class Recorder:
             miss.label(endpoint)
             if time_us is not None:
                 miss.time_us(time_us)
-            status = "success" if succeeded else "failure"
+            status = labels.outcome(succeeded)
             self._attempts.add((project, endpoint, status, self._codes.get(http_status) or self._code(http_status)))
             if duration_seconds is not None:
                 self._observe(self._attempt_duration, (project, endpoint, status), duration_seconds)

@@ -15,6 +15,7 @@ from otel_queue.redis_client.replies import (
     integer,
     names,
     scored,
+    taking_apart,
     text,
     unexpected,
 )
@@ -23,5 +24,6 @@ from otel_queue.redis_client.rounds import Reading, Rounds
 
 __all__ = [
     "Answers", "ErrorReply", "Fields", "Reading", "RedisLink", "Reply", "Request", "Rounds", "array", "connect",
-    "counter", "decimal", "integer", "names", "pack", "reply_reason", "request", "scored", "text", "unexpected",
+    "counter", "decimal", "integer", "names", "pack", "reply_reason", "request", "scored", "taking_apart", "text",
+    "unexpected",
 ]  # fmt: skip

@@ -14,7 +14,7 @@ from redis.sentinel import MasterNotFoundError
 from otel_queue.errors import ReadError
 
 # What redis-py and hiredis raise. redis-py's cluster errors are no RedisError; hiredis raises TypeError for a map
-# with a list for a key and MemoryError for an array of billions.
+# with a list for a key and MemoryError for an array of billions. A host that is no name is a UnicodeError.
 CLIENT_ERRORS: Final = (
     redis.RedisError,
     RedisClusterException,
@@ -22,6 +22,7 @@ CLIENT_ERRORS: Final = (
     hiredis.HiredisError,
     TypeError,
     MemoryError,
+    UnicodeError,
 )
 
 _REASON_BY_PREFIX: Final = {

@@ -1,7 +1,9 @@
 """Redis replies as values. What is not of the expected form raises a ReadError with its reason."""
 
+import struct
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from otel_queue.errors import MessageError, ReadError
@@ -48,6 +50,18 @@ class Fields:
                 return float(reply[1])
         found = self(scored, reply)
         return found[0][1] if found else None
+
+
+@contextmanager
+def taking_apart(what: str) -> Iterator[None]:
+    """Around code that takes replies apart: what does not have the expected form is a ReadError, `bad_value`.
+
+    A key may hold anything, whoever wrote it; also to be put on a function.
+    """
+    try:
+        yield
+    except (ValueError, TypeError, IndexError, struct.error) as error:
+        raise ReadError("bad_value", f"{what} cannot be read: {type(error).__name__}: {error}"[:300]) from error
 
 
 def unexpected(reply: Reply, wanted: str) -> ReadError:

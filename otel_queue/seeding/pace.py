@@ -7,6 +7,9 @@ from typing import Final, TypeVar
 
 from otel_queue.errors import OtelQueueError, ReadError, WriteError
 
+WRITE_SECONDS: Final = 30.0
+"""How long one write to the ledger may take: nobody waits for it as a task would."""
+
 _log: Final = logging.getLogger(__name__)
 
 # What a second try may cure; a ledger above its memory limit may shrink when its days end.

@@ -18,11 +18,11 @@ from otel_queue.postgres.rows import Batch, Item, Rows
 from otel_queue.seeding.gone import without_row
 from otel_queue.seeding.old_days import OldDays, count_old_days
 from otel_queue.seeding.old_differences import differing_days
-from otel_queue.seeding.pace import Pace
+from otel_queue.seeding.pace import WRITE_SECONDS, Pace
 from otel_queue.seeding.progress import Progress
 from otel_queue.seeding.repairs import Finding, Rest
 from otel_queue.seeding.report import Report
-from otel_queue.seeding.row_repairs import WRITE_SECONDS, RowRepairs
+from otel_queue.seeding.row_repairs import RowRepairs
 from otel_queue.seeding.window import Window, window_at
 
 _DAY_US: Final = 86_400_000_000

@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from otel_queue.ledger.identity import UNDATED, Identity, day_of, identify
 from otel_queue.ledger.states import delivery_state, event_state
@@ -12,11 +12,9 @@ from otel_queue.ledger.store import LedgerStore
 from otel_queue.ledger.tracked import Kind, Marks, Place, Tracked
 from otel_queue.lifecycle import Record
 from otel_queue.postgres.rows import AttemptRow, DeliveryRow, EventRow
-from otel_queue.seeding.pace import Pace
+from otel_queue.seeding.pace import WRITE_SECONDS, Pace
 from otel_queue.seeding.repairs import Repair, Rest, repair_attempt, repair_delivery, repair_event
 from otel_queue.seeding.report import Report
-
-WRITE_SECONDS: Final = 30.0
 
 _Row = TypeVar("_Row", DeliveryRow, EventRow, AttemptRow)
 

@@ -5,22 +5,18 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
 
 from otel_queue import labels
 from otel_queue.errors import WriteError
 from otel_queue.ledger.counts import CountsStore
 from otel_queue.ledger.store import LedgerStore, Written
+from otel_queue.ledger.writer import OF_ONE_PROJECT, by_project
 from otel_queue.lifecycle import AttemptMade, DeliveryCreated, EventCreated, ProjectDescribed, Record
 from otel_queue.postgres.rows import AttemptRow, Batch, DeliveryRow, EventRow, Rows
 from otel_queue.seeding.old_days import OldDays, count_old_days
-from otel_queue.seeding.pace import Pace
+from otel_queue.seeding.pace import WRITE_SECONDS, Pace
 from otel_queue.seeding.progress import Progress
 from otel_queue.seeding.window import Window, window_at
-
-_WRITE_SECONDS: Final = 30.0
-# Redis refused a script call, perhaps because of what a project's keys hold: the others go on.
-_OF_ONE_PROJECT: Final = frozenset({"wrong_type", "error_reply"})
 
 
 @dataclass(slots=True)
@@ -140,11 +136,11 @@ class Seed:
 
     def _write(self, records: Sequence[Record]) -> None:
         try:
-            written = self._pace.patiently(lambda: self._store.write(records, time.monotonic() + _WRITE_SECONDS))
+            written = self._pace.patiently(lambda: self._store.write(records, time.monotonic() + WRITE_SECONDS))
         except WriteError as error:
-            if error.reason not in _OF_ONE_PROJECT:
+            if error.reason not in OF_ONE_PROJECT:
                 raise
-            parts = _by_project(records)
+            parts = by_project(records)
             if len(parts) == 1:
                 self.seeded.unmergeable[f"project {records[0].project!r}: {error}"] += len(records)
                 return
@@ -160,7 +156,7 @@ def put_old_days(old: OldDays, counts: CountsStore, window: Window, pace: Pace, 
         try:
             put = pace.patiently(partial(counts.put, project, days, window.last_old_day))
         except WriteError as error:
-            if error.reason not in _OF_ONE_PROJECT:
+            if error.reason not in OF_ONE_PROJECT:
                 raise
             seeded.unmergeable[f"project {project!r}: {error}"] += sum(day.rows for day in days.values())
             continue
@@ -172,10 +168,3 @@ def put_old_days(old: OldDays, counts: CountsStore, window: Window, pace: Pace, 
 
 def _attempt(row: AttemptRow, time_us: int) -> AttemptMade:
     return AttemptMade(row.project, row.id, time_us, row.endpoint, row.succeeded, row.http_status)
-
-
-def _by_project(records: Sequence[Record]) -> list[list[Record]]:
-    projects: dict[str, list[Record]] = {}
-    for record in records:
-        projects.setdefault(record.project, []).append(record)
-    return list(projects.values())

@@ -6,7 +6,7 @@ from otel_queue.errors import OtelQueueError
 from otel_queue.ledger.batches import Retention
 from otel_queue.ledger.counts import Clock
 from otel_queue.ledger.identity import day_of
-from otel_queue.postgres.rows import lowest_ulid
+from otel_queue.ulid import lowest_ulid
 
 _DAY_US: Final = 86_400_000_000
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from otel_queue.server.auth import BasicAuth
 from otel_queue.server.encoding import accepts_gzip, compress
@@ -14,26 +14,26 @@ from otel_queue.server.exporter import Exporter
 from otel_queue.server.page import CONTENT_SECURITY_POLICY, status_page
 from otel_queue.server.turnstile import ClientGone, Turnstile, TurnstileFull
 
-log = logging.getLogger(__name__)
+_log: Final = logging.getLogger(__name__)
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-_PLAIN = "text/plain; charset=utf-8"
-_HEADERS = {
+_PLAIN: Final = "text/plain; charset=utf-8"
+_HEADERS: Final = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "deny",
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
 }
-_SECONDS = re.compile(r"\d{1,9}(?:\.\d{1,12})?")
+_SECONDS: Final = re.compile(r"\d{1,9}(?:\.\d{1,12})?")
 # What the answer needs on its way: the scraper should get it before it gives up.
-_MARGIN_SECONDS = 0.5
-_RETRY_AFTER_SECONDS = "5"
-_SLICE_BYTES = 256 * 1024
+_MARGIN_SECONDS: Final = 0.5
+_RETRY_AFTER_SECONDS: Final = "5"
+_SLICE_BYTES: Final = 256 * 1024
 # How long a page waits for a reading; what comes later is on the page after it.
-_PAGE_READ_SECONDS = 1.0
+_PAGE_READ_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class App:
         except _TooLate:
             response = _unavailable("no turn came within the scrape's timeout; try again later")
         except Exception:
-            log.exception("%s %s failed", request.method, request.path)
+            _log.exception("%s %s failed", request.method, request.path)
             response = _text(500, "the exporter failed; its log says why")
         await self._send(request, response, send)
 

@@ -7,13 +7,14 @@ import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 import bcrypt
 
 # bcrypt reads no further; htpasswd and Go's bcrypt cut here in silence, the Python package raises instead.
-_PASSWORD_BYTES = 72
-_REMEMBERED = 64
-_ALPHABET = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+_PASSWORD_BYTES: Final = 72
+_REMEMBERED: Final = 64
+_ALPHABET: Final = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
 
 class BasicAuth:

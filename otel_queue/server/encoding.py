@@ -2,10 +2,11 @@
 
 import gzip
 import re
+from typing import Final
 
 # Text of this kind shrinks to about a tenth at any level; level 1 costs a third of the default's CPU time.
-_LEVEL = 1
-_WEIGHT = re.compile(r"(?:0(?:\.\d{0,3})?|1(?:\.0{0,3})?)")
+_LEVEL: Final = 1
+_WEIGHT: Final = re.compile(r"(?:0(?:\.\d{0,3})?|1(?:\.0{0,3})?)")
 
 
 def accepts_gzip(accept_encoding: str) -> bool:

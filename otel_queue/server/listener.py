@@ -7,23 +7,23 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from otel_queue.errors import OtelQueueError
 
-log = logging.getLogger(__name__)
+_log: Final = logging.getLogger(__name__)
 
-_HEAD_BYTES = 16 * 1024
-_HEAD_SECONDS = 10.0
-_HANDSHAKE_SECONDS = 10.0
-_WRITE_SECONDS = 60.0
-_KEEP_ALIVE_SECONDS = 75  # longer than the usual scrape intervals, so that a scraper keeps its connection
-_CONNECTIONS = 512  # the process needs file descriptors for Redis too
-_START_SECONDS = 10.0
-_WILDCARDS = ("", "*", "::")
+_HEAD_BYTES: Final = 16 * 1024
+_HEAD_SECONDS: Final = 10.0
+_HANDSHAKE_SECONDS: Final = 10.0
+_WRITE_SECONDS: Final = 60.0
+_KEEP_ALIVE_SECONDS: Final = 75  # longer than the usual scrape intervals, so that a scraper keeps its connection
+_CONNECTIONS: Final = 512  # the process needs file descriptors for Redis too
+_START_SECONDS: Final = 10.0
+_WILDCARDS: Final = ("", "*", "::")
 
 
 class Listener:
@@ -111,7 +111,7 @@ class Listener:
             self._server.force_exit = True
             thread.join(2.0)
         if thread.is_alive():
-            log.error("the HTTP server did not stop within %.0f seconds and is left behind", timeout + 4.0)
+            _log.error("the HTTP server did not stop within %.0f seconds and is left behind", timeout + 4.0)
         self._thread = None
 
     def _run(self, listening: socket.socket) -> None:
@@ -120,7 +120,7 @@ class Listener:
                 runner.run(self._server.serve(sockets=[listening]))
         except BaseException as error:  # uvicorn reports some failures through SystemExit
             self._failure = error
-            log.error("the HTTP server ended: %r", error)
+            _log.error("the HTTP server ended: %r", error)
         finally:
             listening.close()
             self._server.settled.set()
@@ -179,7 +179,7 @@ def _protocol(head_seconds: float, write_seconds: float) -> type[H11Protocol]:
     """uvicorn's HTTP/1.1 protocol with deadlines for clients that send or take nothing."""
 
     class DeadlineProtocol(H11Protocol):
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's own
             super().connection_made(transport)
             self.head = _Deadline(head_seconds, transport.abort)
             self.write = _Deadline(write_seconds, transport.abort)

@@ -4,13 +4,14 @@ import logging
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-log = logging.getLogger(__name__)
+_log: Final = logging.getLogger(__name__)
 
-VERSIONS = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
+VERSIONS: Final = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
 
 # RequestClientCert lets every client in, with a certificate or without: the same as not asking for one.
-CLIENT_AUTH_TYPES = {
+CLIENT_AUTH_TYPES: Final = {
     "NoClientCert": ssl.CERT_NONE,
     "RequestClientCert": ssl.CERT_NONE,
     "VerifyClientCertIfGiven": ssl.CERT_OPTIONAL,
@@ -18,7 +19,7 @@ CLIENT_AUTH_TYPES = {
 }
 
 # Go's names, as the web config file has them, to OpenSSL's. TLS 1.3 suites are always on, in Go as here.
-CIPHER_SUITES = {
+CIPHER_SUITES: Final = {
     "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256": "ECDHE-ECDSA-AES128-GCM-SHA256",
     "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384": "ECDHE-ECDSA-AES256-GCM-SHA384",
     "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256": "ECDHE-ECDSA-CHACHA20-POLY1305",
@@ -30,7 +31,7 @@ CIPHER_SUITES = {
     "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA": "ECDHE-RSA-AES128-SHA",
     "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA": "ECDHE-RSA-AES256-SHA",
 }
-TLS13_SUITES = frozenset({"TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"})
+TLS13_SUITES: Final = frozenset({"TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +96,8 @@ class _Renewal:
             if stamp != self._stamp:
                 self._stamp = stamp
                 self._newest = self._config._load()
-                log.info("TLS certificates were loaded anew from %s", self._config.cert_file)
+                _log.info("TLS certificates were loaded anew from %s", self._config.cert_file)
         except OSError as error:  # a renewal may be half done: the next handshake looks again
-            log.warning("TLS certificates changed and cannot be loaded, the old ones stay in use: %s", error)
+            _log.warning("TLS certificates changed and cannot be loaded, the old ones stay in use: %s", error)
         if self._newest is not self._first:
             connection.context = self._newest

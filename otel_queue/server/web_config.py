@@ -34,6 +34,8 @@ _HEADER_VALUES: dict[str, tuple[str, ...]] = {
     "X-XSS-Protection": (),
     "Strict-Transport-Security": (),
 }
+# Python refuses to write numbers of some thousand digits.
+_LONGEST_NUMBER = 10**18
 _HEADER_TEXT = re.compile(r"[\x20-\x7e]*")
 
 
@@ -94,8 +96,8 @@ def _parse(path: Path, faults: list[str]) -> object:
     """The file's content as Python values. The parser's own messages quote the file: they stay here."""
     try:
         content = path.read_bytes()
-    except OSError as error:
-        faults.append(f"cannot be read: {error.strerror}")
+    except (OSError, ValueError) as error:
+        faults.append(f"cannot be read: {getattr(error, 'strerror', None) or 'not a path'}")
         return None
     try:
         loader = _Loader(content)
@@ -108,7 +110,8 @@ def _parse(path: Path, faults: list[str]) -> object:
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         faults.append(f"is not valid YAML{where}")
         return None
-    except (yaml.YAMLError, ValueError, RecursionError):
+    # Besides its own errors the parser lets through what its types raise: `!!int ""`, `!!bool x`, `!!timestamp x`.
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError):
         faults.append("is not valid YAML in UTF-8")
         return None
     faults.extend(loader.repeated)
@@ -201,7 +204,7 @@ class _Reading:
                 usable.append(suite)
             else:
                 expected = ", ".join([*CIPHER_SUITES, *sorted(TLS13_SUITES)])
-                self._fault(f"tls_server_config.cipher_suites: {suite!r} is not offered; expected {expected}")
+                self._fault(f"tls_server_config.cipher_suites: {_quoted(suite)} is not offered; expected {expected}")
         return tuple(usable)
 
     def _headers(self, value: object) -> dict[str, str]:
@@ -230,7 +233,7 @@ class _Reading:
             return {}
         users: dict[str, str] = {}
         for user, hashed in value.items():
-            if not isinstance(user, str) or not user or ":" in user:
+            if not isinstance(user, str) or not user or ":" in user or not _is_unicode(user):
                 self._fault(
                     f"basic_auth_users: {_shown(user)} is not a user name; expected text in quotes, without a colon"
                 )
@@ -280,7 +283,7 @@ class _Reading:
             return default
         if isinstance(value, str) and value in choices:
             return value
-        self._fault(f"{name} {value!r} is not offered; expected {', '.join(choices)}")
+        self._fault(f"{name} {_quoted(value)} is not offered; expected {', '.join(choices)}")
         return default
 
     def _flag(self, name: str, value: object, *, default: bool) -> bool:
@@ -295,7 +298,22 @@ class _Reading:
 
 def _shown(key: object) -> str:
     """A key as a fault may quote it: one that looks like a hash is in the wrong place, and stays hidden."""
-    return "(a hash as key)" if isinstance(key, str) and key.startswith("$") else str(key)
+    if isinstance(key, str):
+        return "(a hash as key)" if key.startswith("$") else key
+    return f"({_kind(key)} as key)" if isinstance(key, int) and abs(key) >= _LONGEST_NUMBER else str(key)
+
+
+def _quoted(value: object) -> str:
+    """A value as a fault may quote it: text. A few lines of YAML can be a list of billions."""
+    return repr(value) if isinstance(value, str) else f"({_kind(value)})"
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _kind(value: object) -> str:

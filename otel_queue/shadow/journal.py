@@ -14,12 +14,24 @@ from typing import Any, Final, Literal
 from otel_queue.catalog import CATALOG
 from otel_queue.config.settings import DOMAIN_METRICS
 from otel_queue.errors import ReadError
-from otel_queue.redis_client import ErrorReply, RedisLink, Reply, array, integer, names, reply_reason, request, text
+from otel_queue.redis_client import (
+    ErrorReply,
+    RedisLink,
+    Reply,
+    array,
+    integer,
+    names,
+    reply_reason,
+    request,
+    taking_apart,
+    text,
+)
 from otel_queue.shadow.comparison import SIDES, Side
 from otel_queue.shadow.entry import Entry, Standing
 
 VERSION: Final = 1
 _LIFE_MS: Final = 30 * 86_400_000
+_MOST: Final = 2**63
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +55,7 @@ class Journal:
         self._timeout = timeout_seconds
         self.key = f"{namespace}:shadow:{VERSION}".encode()
 
+    @taking_apart("the journal")
     def read(self) -> Journaled:
         """Every entry that is one; what is not is counted as `broken_journal`, and the next comparison replaces it."""
         clock, fields = self._exchange(("TIME",), ("HGETALL", self.key))
@@ -96,7 +109,7 @@ def encode(entry: Entry) -> bytes:
 def decode(metric: str, kept: bytes) -> Entry:
     """The entry; raises ReadError with reason `broken_journal` for anything else."""
     try:
-        found = json.loads(kept, parse_constant=_refuse)
+        found = json.loads(kept.decode(), parse_constant=_refuse)
         if found["metric"] != metric:
             raise ValueError("it is another metric's")
         width = len(CATALOG[metric].keys)
@@ -116,7 +129,7 @@ def decode(metric: str, kept: bytes) -> Entry:
             standing=_count(found["standing"]),
             worst=tuple(_standing(item, width) for item in found["worst"]),
         )
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError) as error:
         raise ReadError("broken_journal", f"the journal's entry of {metric} cannot be read: {error!r}"[:300]) from error
 
 
@@ -143,6 +156,7 @@ def _side(value: Any) -> Side | Literal[""]:
 def _text(value: Any) -> str:
     if type(value) is not str:
         raise ValueError(f"{value!r} is no text")
+    value.encode()  # JSON can spell half of a surrogate pair, which nothing could show
     return value
 
 
@@ -153,7 +167,7 @@ def _number(value: Any) -> float:
 
 
 def _count(value: Any) -> int:
-    if type(value) is not int or value < 0:
+    if type(value) is not int or not 0 <= value < _MOST:
         raise ValueError(f"{value!r} is no count")
     return value
 

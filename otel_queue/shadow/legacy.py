@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from otel_queue import labels
-from otel_queue.catalog import CATALOG
+from otel_queue.catalog import ATTEMPTS, CATALOG, DELIVERIES, EVENTS
 from otel_queue.samples import Family, LabelValues
 
 # A known group with nothing in processing has no legacy series, and is 0.
@@ -34,9 +34,6 @@ NEVER_EXPORTED: Final = "never_exported"
 OLDER_READING: Final = "older_reading"
 OTHER: Final = "other"
 
-_EVENTS: Final = "convoy_event_queue_total"
-_DELIVERIES: Final = "convoy_event_delivery_queue_total"
-_ATTEMPTS: Final = "convoy_event_delivery_attempts_total"
 _CUT: Final = 1000
 # The same interval, taken apart by the database and put together here.
 _SAME_SECONDS: Final = 1e-3
@@ -72,10 +69,10 @@ def name_differences(legacy: Iterable[Family], corrected: Iterable[Family]) -> d
     """
     before = {family.name: family for family in legacy}
     after = {family.name: family for family in corrected}
-    deliveries = after.get(_DELIVERIES)
+    deliveries = after.get(DELIVERIES)
     found: dict[str, dict[str, int]] = {}
     for metric, family in after.items():
-        if metric == _ATTEMPTS:
+        if metric == ATTEMPTS:
             counted = Counter({NEVER_EXPORTED: len(family.samples)})
         elif metric not in before:
             continue
@@ -112,7 +109,7 @@ def _count(legacy: Family, corrected: Family, deliveries: Family | None) -> Coun
 def _succeeded(deliveries: Family | None, keys: Iterable[str]) -> frozenset[LabelValues]:
     if deliveries is None:
         return frozenset()
-    columns = CATALOG[_DELIVERIES].keys
+    columns = CATALOG[DELIVERIES].keys
     kept = [columns.index(key) for key in keys]
     status = columns.index("status")
     return frozenset(
@@ -171,8 +168,8 @@ def _is_blank(sides: _Sides, series: LabelValues) -> bool:
     return (sides.new(series, labels.NO_SOURCE) or 0.0) >= max(blank, 0.0)
 
 
-_EVENT_TYPE: Final = CATALOG[_DELIVERIES].keys.index("event_type")
+_EVENT_TYPE: Final = CATALOG[DELIVERIES].keys.index("event_type")
 _RULES: Final[Mapping[str, Callable[[_Sides, LabelValues, float | None, float | None], str]]] = {
-    _EVENTS: _rule_of_events,
-    _DELIVERIES: _rule_of_deliveries,
+    EVENTS: _rule_of_events,
+    DELIVERIES: _rule_of_deliveries,
 }

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from otel_queue.catalog import CATALOG
 from otel_queue.config import Config, Secret
@@ -16,9 +16,6 @@ from otel_queue.shadow.comparison import Comparison
 from otel_queue.shadow.legacy import name_differences
 from otel_queue.shadow.shadow import Looks, reading_of
 from otel_queue.shadow.tolerance import exact, tolerance
-
-# A person waits longer for a first read of everything than a scrape does.
-_PATIENCE_SECONDS: Final = 60.0
 
 
 class Once(NamedTuple):
@@ -36,7 +33,7 @@ def compare_once(config: Config, dsn: Secret, *, exactly: bool = False) -> Once:
     `exactly` allows no difference: for systems at rest. With `postgres.parity` legacy the legacy numbers are read in
     the same transaction. Raises ReadError.
     """
-    looks = Looks(reading_of(ledger_reader(config, max(config.ledger.timeout_seconds, _PATIENCE_SECONDS))))
+    looks = Looks(reading_of(ledger_reader(config, is_patient=True)))
     looks.before()  # reads everything: the next time is quick, and tells Redis's clock to milliseconds
     looked = 0.0
 

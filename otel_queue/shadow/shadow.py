@@ -13,6 +13,7 @@ from otel_queue.errors import ReadError
 from otel_queue.ledger.families import ledger_families
 from otel_queue.ledger.reader import LedgerReader
 from otel_queue.samples import Family
+from otel_queue.series_budget import NO_BUDGET
 from otel_queue.shadow.comparison import Comparison, Increases, compare
 from otel_queue.shadow.entry import Entry, Memory, advance
 from otel_queue.shadow.journal import Journal, Journaled
@@ -29,7 +30,6 @@ SETTLE_SECONDS: Final = 1.5
 # A replica further behind shows a moment at which nobody looked at the ledger.
 MOST_LAG_SECONDS: Final = 3.0
 _LOOKS: Final = 3
-_NO_BUDGET: Final = 1 << 60
 # An increase needs two readings: that the first one gives none is no failure.
 _FIRST_LOOK: Final = "first_look"
 
@@ -47,7 +47,7 @@ def reading_of(reader: LedgerReader) -> ReadLedger:
         if snapshot.failures:
             reason = next(iter(snapshot.failures))
             raise ReadError(reason, f"{sum(snapshot.failures.values())} parts of the ledger cannot be read: {reason}")
-        return ledger_families(snapshot, most_series=_NO_BUDGET).families
+        return ledger_families(snapshot, most_series=NO_BUDGET).families
 
     return read
 

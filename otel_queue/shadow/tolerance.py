@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from otel_queue.catalog import CATALOG
+from otel_queue.catalog import CATALOG, DELIVERIES
 from otel_queue.config import Config, MetricConfig
 from otel_queue.config.settings import DOMAIN_METRICS
 from otel_queue.samples import LabelValues
@@ -13,7 +13,6 @@ from otel_queue.samples import LabelValues
 # A change of what a comparison means makes earlier ones worthless, as a change of a tolerance does.
 _MEANING: Final = 1
 _IN_FLIGHT: Final = frozenset({"scheduled", "processing", "retry"})
-_DELIVERIES: Final = "convoy_event_delivery_queue_total"
 # What two clocks, read one after the other, may disagree by where nothing else may.
 _CLOCK_SECONDS: Final = 1.0
 
@@ -49,7 +48,7 @@ class Tolerance:
 
     def rule(self, labels: LabelValues) -> Rule:
         """The rule for a series."""
-        if self.metric != _DELIVERIES:
+        if self.metric != DELIVERIES:
             return self.settled
         return self.in_flight if labels[_STATUS] in _IN_FLIGHT else self.settled
 
@@ -60,7 +59,7 @@ class Tolerance:
         return hashlib.sha256(words.encode()).hexdigest()[:16]
 
 
-_STATUS: Final = CATALOG[_DELIVERIES].keys.index("status")
+_STATUS: Final = CATALOG[DELIVERIES].keys.index("status")
 
 
 def tolerances(config: Config) -> dict[str, Tolerance]:
@@ -82,7 +81,7 @@ def tolerance(metric: str, own: MetricConfig | None = None) -> Tolerance:
     if row.kind == "counter":
         rule = _changed(_INCREASES, own)
         return Tolerance(metric, rule, rule)
-    return Tolerance(metric, _changed(_SETTLED, own), _changed(_MOVING if metric == _DELIVERIES else _SETTLED, own))
+    return Tolerance(metric, _changed(_SETTLED, own), _changed(_MOVING if metric == DELIVERIES else _SETTLED, own))
 
 
 def _changed(rule: Rule, own: MetricConfig) -> Rule:

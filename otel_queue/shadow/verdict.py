@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Final
 
 from otel_queue.config import Config
 from otel_queue.shadow.comparison import SIDES
@@ -10,8 +11,8 @@ from otel_queue.shadow.families import is_fresh
 from otel_queue.shadow.tolerance import Tolerance
 
 # A comparison may be late by some intervals of the database's readings, and by what a reading takes.
-_LATE_INTERVALS = 3
-_STATEMENTS = 5
+_LATE_INTERVALS: Final = 3
+_STATEMENTS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ def gate_of(config: Config) -> Gate:
 
 
 def max_age_seconds(config: Config) -> float:
-    """How old the last comparison may be and still say something of now."""
+    """How old the last comparison may be, and the reading that it was made of, and still say something of now."""
     postgres = config.postgres
     return _LATE_INTERVALS * postgres.interval_seconds + _STATEMENTS * postgres.statement_timeout_seconds
 

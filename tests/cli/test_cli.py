@@ -1,13 +1,17 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from otel_queue import doctor
 from otel_queue.asynq.queue_info import QUEUE_INFO_FIELDS
 from otel_queue.catalog import CATALOG
 from otel_queue.cli import FINDING, FINE, UNREACHABLE, USAGE, main
+from otel_queue.errors import ReadError
+from otel_queue.redis_client import Answers, RedisLink, Request, connect
 from tests.asynq_writer import AsynqWriter
 from tests.servers.redis import redis_server
 
@@ -108,6 +112,34 @@ def test_check_warns_of_an_eviction_policy_that_loses_tasks(capsys: pytest.Captu
 def test_check_of_a_redis_that_is_not_there_says_what_to_look_at(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--redis-url", NOWHERE]) == UNREACHABLE
     assert "-> check redis.url" in capsys.readouterr().out
+
+
+class GoesAway:
+    """A link whose server is gone after the first answer."""
+
+    def __init__(self, link: RedisLink) -> None:
+        self._link = link
+        self._has_answered = False
+
+    def exchange(self, requests: Sequence[Request], deadline: float) -> Answers:
+        if self._has_answered:
+            raise ReadError("connection", "it is gone")
+        self._has_answered = True
+        return self._link.exchange(requests, deadline)
+
+    def close(self) -> None:
+        self._link.close()
+
+
+def test_check_of_a_redis_that_goes_away_meanwhile_shows_what_was_found_until_then(
+    redis_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "connect", lambda config: GoesAway(connect(config)))
+    assert main(["check", "--redis-url", redis_url, "--domain-source", "ledger"]) == UNREACHABLE
+    out = capsys.readouterr().out
+    assert "WARN  redis:" in out
+    assert "FAIL  ledger: redis://" in out
+    assert out.count("it is gone\n      -> check redis.url") == 2
 
 
 def test_check_tries_the_otlp_endpoint(

@@ -1,5 +1,6 @@
 """Writers when Redis refuses, is silent, or holds something else than a ledger; at exit, and in forked children."""
 
+import logging
 import subprocess
 import sys
 import threading
@@ -91,6 +92,23 @@ def test_a_writer_before_which_nothing_answers_only_queues(redis_server: RedisSe
         proxy.restore()
         assert writer.close(TIMEOUT_SECONDS)
     assert writer.written.changed == 50
+
+
+def test_every_outage_is_told_once_and_so_is_its_end(
+    redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "otel_queue.ledger.writer")
+    with slow_proxy(redis_server.port) as proxy:
+        writer = buffered(f"redis://127.0.0.1:{proxy.port}/0", timeout_seconds=0.1)
+        for outage in range(2):
+            writer.failures.clear()
+            proxy.blackhole()
+            writer.write(events(outage, outage + 1))
+            wait_until(lambda: writer.failures.total() > 1, what="two tries fail")
+            proxy.restore()
+            assert writer.flush(TIMEOUT_SECONDS)
+        writer.close(TIMEOUT_SECONDS)
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"] * 2
 
 
 def test_whoever_waits_for_the_buffer_does_not_wait_for_its_pauses(

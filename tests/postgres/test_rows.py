@@ -13,7 +13,8 @@ from otel_queue.ledger.identity import UNDATED, identify
 from otel_queue.lifecycle import UNTOLD
 from otel_queue.postgres.database import Database, statement
 from otel_queue.postgres.dsn import Dsn
-from otel_queue.postgres.rows import HIGHEST, LOWEST, Rows, lowest_ulid
+from otel_queue.postgres.rows import HIGHEST, LOWEST, Rows
+from otel_queue.ulid import lowest_ulid
 from tests.postgres.gateway import Gateway
 from tests.postgres.test_least_privilege import single_grants
 

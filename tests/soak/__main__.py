@@ -5,10 +5,13 @@ import dataclasses
 import random
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from tests.soak import seeding
 from tests.soak.exactness import Plan, run
+from tests.soak.whole.run import Plan as WholePlan
+from tests.soak.whole.run import run as run_whole
 
 
 def main() -> int:
@@ -26,7 +29,12 @@ def main() -> int:
     seeding_run.add_argument("--events", type=int, default=300_000)
     seeding_run.add_argument("--rate", type=int, default=2_000, help="records a second that come meanwhile")
     seeding_run.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000))
-    for each, runs_it in ((exactness, _exactness), (seeding_run, _seeding)):
+    whole_run = runs.add_parser("whole", help="the whole pipeline under load, with a fault every minute")
+    whole_run.add_argument("--minutes", type=float, default=60.0)
+    whole_run.add_argument("--rate", type=int, default=600, help="records a second")
+    whole_run.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000))
+    whole_run.add_argument("--json", type=Path, help="file that gets the figures as JSON")
+    for each, runs_it in ((exactness, _exactness), (seeding_run, _seeding), (whole_run, _whole)):
         each.set_defaults(run=runs_it)
     options = vars(parser.parse_args())
     _say(f"seed {options['seed']}")
@@ -51,6 +59,15 @@ def _seeding(**options: Any) -> int:
     for line in result.wrong[:20]:
         _say(line)
     return int(bool(result.wrong))
+
+
+def _whole(**options: Any) -> int:
+    result = run_whole(WholePlan(**options))
+    for name, value in result.rows():
+        _say(f"{name:<56} {value}")
+    for line in result.broken:
+        _say(f"BROKEN {line}")
+    return int(bool(result.broken))
 
 
 def _say(line: str) -> None:

@@ -197,21 +197,21 @@ class WriterProcess:
 
 
 @contextlib.contextmanager
-def proxy_process(port: int) -> Iterator[tuple[int, Callable[[], None]]]:
-    """Its port, and what cuts all its connections."""
+def proxy_process(port: int) -> Iterator[tuple[int, Callable[[str], None]]]:
+    """Its port, and what has it do something; see proxy_process.py."""
     command = [sys.executable, "-m", "tests.soak.proxy_process", str(port)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         stdin, stdout = process.stdin, process.stdout
 
-        def cut() -> None:
-            stdin.write("cut\n")
+        def tell(line: str) -> None:
+            stdin.write(line + "\n")
             stdin.flush()
             assert stdout.readline() == "done\n"
 
         try:
-            yield int(stdout.readline()), cut
+            yield int(stdout.readline()), tell
         finally:
             process.kill()
 
@@ -224,11 +224,11 @@ def run(plan: Plan) -> Result:
     result = Result(plan, tasks=len(tasks))
     with (
         new_redis_server(args=["--appendonly", "yes", "--appendfsync", "always"]) as server,
-        proxy_process(server.port) as (proxy_port, cut),
+        proxy_process(server.port) as (proxy_port, tell_proxy),
     ):
         Ledger(server.url).close()
         with _watching(server.url) as watched:
-            deliveries = _work(plan, chance, tasks, server, proxy_port, cut)
+            deliveries = _work(plan, chance, tasks, server, proxy_port, partial(tell_proxy, "cut"))
             result.redelivered = deliveries.redelivered
             _compare(result, records, deliveries, server, watched)
         assert_every_key_has_a_life(server)
@@ -321,10 +321,10 @@ def _compare(
     snapshot = ledger.snapshot()
     oracle = _oracle(records, snapshot.time)
     result.series = sum(map(len, oracle.values()))
-    result.wrong = _wrong("a new reader", families_of(snapshot), oracle)
+    result.wrong = wrong_series("a new reader", families_of(snapshot), oracle)
     later = watched()
-    oracle = _later(oracle, later.time - snapshot.time)
-    result.wrong += _wrong("the reader that watched", families_of(later), oracle)
+    oracle = later_by(oracle, later.time - snapshot.time)
+    result.wrong += wrong_series("the reader that watched", families_of(later), oracle)
     result.wrong += [f"check: {difference}" for difference in ledger.differences()]
     ledger.close()
 
@@ -351,7 +351,7 @@ def _oracle(records: Sequence[Record], now: float) -> Families:
     return found
 
 
-def _later(families: Families, seconds: float) -> Families:
+def later_by(families: Families, seconds: float) -> Families:
     """The same at a later time: what waits has waited longer."""
     return {
         name: {
@@ -362,7 +362,7 @@ def _later(families: Families, seconds: float) -> Families:
     }
 
 
-def _wrong(reader: str, ours: Families, oracles: Families) -> list[str]:
+def wrong_series(reader: str, ours: Families, oracles: Families) -> list[str]:
     wrong: list[str] = []
     for name in sorted({*ours, *oracles}):
         mine, its = ours.get(name, {}), oracles.get(name, {})

@@ -30,7 +30,7 @@ def test_each_form_of_url_is_understood(url: str) -> None:
         ("http://x", "unknown form 'http'"),
         ("redis://a/x", "the database must be a number, not 'x'"),
         ("redis://a,b", "several hosts need"),
-        ("redis://a:port", "'a:port' is not host:port"),
+        ("redis://a:port", "number 1 of its hosts is not host:port"),
         ("redis-sentinel://a", "needs ?master=NAME"),
         ("redis-cluster://a/1", "only database 0"),
         ("unix://", "needs a path"),

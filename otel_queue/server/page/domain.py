@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from otel_queue.catalog import ATTEMPTS, DELIVERIES, DELIVERY_BACKLOG
 from otel_queue.server.page.html import Html, element, together
 from otel_queue.server.page.table import Column, badge, table
 from otel_queue.server.page.words import UNKNOWN, count, duration, seconds, share
@@ -73,7 +74,7 @@ def _source_cells(source: MetricSource) -> tuple[str, ...]:
 def _projects(domain: DomainOverview) -> tuple[Html, ...]:
     heading = element("h3", _of("Busiest projects", domain.projects, domain.project_count))
     if domain.projects is None:
-        return heading, _absent("convoy_event_delivery_queue_total")
+        return heading, _absent(DELIVERIES)
     if not domain.projects:
         return heading, element("p", "No project has a delivery.")
     return heading, table("busiest projects", _PROJECTS, map(_project_cells, domain.projects))
@@ -89,7 +90,7 @@ def _oldest(domain: DomainOverview) -> tuple[Html, ...]:
         "h3", _of("Endpoints with the oldest delivery in processing", domain.oldest, domain.waiting_count)
     )
     if domain.oldest is None:
-        return heading, _absent("convoy_event_delivery_queue_backlog_seconds")
+        return heading, _absent(DELIVERY_BACKLOG)
     if not domain.oldest:
         return heading, element("p", "No delivery is in processing.")
     rows = (
@@ -102,7 +103,7 @@ def _oldest(domain: DomainOverview) -> tuple[Html, ...]:
 def _failing(domain: DomainOverview) -> tuple[Html, ...]:
     heading = element("h3", _of("Endpoints with the most failing attempts", domain.failing, domain.failing_count))
     if domain.failing is None:
-        return heading, _absent("convoy_event_delivery_attempts_total")
+        return heading, _absent(ATTEMPTS)
     if not domain.failing:
         return heading, element("p", "No attempt has failed.")
     lately = domain.lately_seconds
@@ -117,9 +118,8 @@ def _failing(domain: DomainOverview) -> tuple[Html, ...]:
 
 
 def _failing_cells(row: EndpointOverview) -> tuple[str, ...]:
-    failed = row.failed
-    known = failed is not None and row.attempts is not None
-    part = share(failed, row.attempts) if known else UNKNOWN  # type: ignore[arg-type]
+    failed, attempts = row.failed, row.attempts
+    part = UNKNOWN if failed is None or attempts is None else share(failed, attempts)
     return _id(row.endpoint), _named(row.project_name, row.project), count(row.failed_lately), count(failed), part
 
 
