@@ -26,7 +26,8 @@ local function is_late()
 end
 
 local function clamp(at)
-  if at <= latest then return at end
+  -- Before 1970 nothing happened: a register that was never set has the time 0, and any record is later or the same.
+  if at <= latest then return math.max(at, 0) end
   clamped = clamped + 1
   return latest
 end
