@@ -10,7 +10,7 @@ from otel_queue.version import __version__
 
 if TYPE_CHECKING:
     from otel_queue.config import Config, load_config
-    from otel_queue.errors import OtelQueueError
+    from otel_queue.errors import OtelQueueError, WriteError
     from otel_queue.lifecycle import UNTOLD
     from otel_queue.middleware import (
         Task,
@@ -21,17 +21,18 @@ if TYPE_CHECKING:
         enqueue_async,
         recorded,
     )
-    from otel_queue.recorder import Recorder
-    from otel_queue.worker import LedgerWriter, Worker, ledger_writer, views
+    from otel_queue.recorder import Recorder, Writer
+    from otel_queue.worker import Worker, ledger_writer, views
 
 _HOME: Final = {
     "Config": "config",
-    "LedgerWriter": "worker",
     "OtelQueueError": "errors",
     "Recorder": "recorder",
     "Task": "middleware",
     "UNTOLD": "lifecycle",
     "Worker": "worker",
+    "WriteError": "errors",
+    "Writer": "recorder",
     "before_ack": "middleware",
     "compose": "middleware",
     "current_task": "middleware",
@@ -46,11 +47,12 @@ _HOME: Final = {
 __all__ = [
     "UNTOLD",
     "Config",
-    "LedgerWriter",
     "OtelQueueError",
     "Recorder",
     "Task",
     "Worker",
+    "WriteError",
+    "Writer",
     "__version__",
     "before_ack",
     "compose",

@@ -1,19 +1,18 @@
 """Probes an installation: each thing that serving needs is tried for real, and each finding says what to do."""
 
 import logging
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from otel_queue.asynq import keys
-from otel_queue.config import Config, otlp_protocol, otlp_wanted
-from otel_queue.config.load import CONFIG_FILE_VARIABLE
-from otel_queue.config.settings import ENVIRONMENT_PREFIX, all_settings
+from otel_queue.catalog import ATTEMPTS
+from otel_queue.config import Config, otlp_protocol, otlp_wanted, unknown_variables
 from otel_queue.errors import ConfigError, ReadError
 from otel_queue.ledger.keys import Keys
-from otel_queue.redis_client import ErrorReply, RedisLink, Reply, connect, request
+from otel_queue.plural import number_of
+from otel_queue.redis_client import ErrorReply, RedisLink, Reply, ask, connect, request, time_us
 
 _Word = bytes | str | int
 _Command = tuple[str, *tuple[_Word, ...]]
@@ -63,7 +62,8 @@ class Finding:
 
 def examine(config: Config) -> list[Finding]:
     """All findings, in the order in which things would fail. Reads only; never raises for a fault it finds."""
-    findings = [Finding("ok", "configuration", "every setting is valid"), *_environment(), *_web(config)]
+    findings = [Finding("ok", "configuration", "every setting is valid"), *_environment()]
+    findings += [*_attempts(config), *_web(config)]
     link = connect(config.redis)
     try:
         findings += _redis(link, str(config.redis.location))
@@ -80,11 +80,15 @@ def examine(config: Config) -> list[Finding]:
 
 
 def _environment() -> Iterator[Finding]:
-    known = {item.variable for item in all_settings()} | {CONFIG_FILE_VARIABLE}
-    for name in sorted(os.environ):
-        # Kubernetes makes OTEL_QUEUE_PORT... and OTEL_QUEUE_SERVICE_... for a service of our name.
-        if name.startswith(ENVIRONMENT_PREFIX) and name not in known and "_PORT" not in name and "_SERVICE" not in name:
-            yield Finding("warn", name, "no such setting", "unset it, or see `otel-queue serve --help` for the names")
+    for name in unknown_variables():
+        yield Finding("warn", name, "no such setting", "unset it, or see `otel-queue serve --help` for the names")
+
+
+def _attempts(config: Config) -> Iterator[Finding]:
+    if config.sources_of(ATTEMPTS).source == "postgres" and config.postgres.parity == "legacy":
+        detail = f"{ATTEMPTS} has no source: the gateway never exported it, so there are no legacy numbers of it"
+        advice = f"set domain.metrics.{ATTEMPTS}.source to ledger, or to none; or postgres.parity to corrected"
+        yield Finding("warn", "attempts", detail, advice)
 
 
 def _web(config: Config) -> Iterator[Finding]:
@@ -100,7 +104,7 @@ def _web(config: Config) -> Iterator[Finding]:
             yield Finding("fail", "web config", fault, "mend the file; serve will not start with it")
     else:
         tls = "TLS" if web.tls else "no TLS"
-        yield Finding("ok", "web config", f"{file}: {tls}, {len(web.basic_auth_users)} users")
+        yield Finding("ok", "web config", f"{file}: {tls}, {number_of(len(web.basic_auth_users), 'user')}")
 
 
 def _redis(link: RedisLink, location: str) -> Iterator[Finding]:
@@ -121,7 +125,7 @@ def _queues(link: RedisLink, location: str) -> Iterator[Finding]:
         yield Finding("warn", "redis", f"{location} answers, but asynq:queues is empty",
                       "check the database number, or wait for the first task")  # fmt: skip
     else:
-        yield Finding("ok", "redis", f"{location} answers and lists {len(queues)} queues")
+        yield Finding("ok", "redis", f"{location} answers and lists {number_of(len(queues), 'queue')}")
 
 
 _REACH_ADVICE: Final = {
@@ -135,10 +139,7 @@ _REACH_ADVICE: Final = {
 
 
 def _ask(link: RedisLink, commands: list[_Command], key: bytes = keys.QUEUES) -> list[Reply]:
-    [answer] = link.exchange([request(key, commands)], time.monotonic() + _TIMEOUT_SECONDS)
-    if isinstance(answer, ReadError):
-        raise answer
-    return answer
+    return ask(link, [request(key, commands)], _TIMEOUT_SECONDS)[0]
 
 
 def _permission_advice(command: str) -> str:
@@ -172,9 +173,9 @@ def _permissions(link: RedisLink) -> Iterator[Finding]:
 def _clock(link: RedisLink) -> Iterator[Finding]:
     before = time.time()
     [reply] = _ask(link, [("TIME",)])
-    if not isinstance(reply, list):
-        return
-    skew = int(reply[0]) + int(reply[1]) / 1e6 - (before + time.time()) / 2
+    if isinstance(reply, ErrorReply):
+        return  # told with the commands
+    skew = time_us(reply) / 1e6 - (before + time.time()) / 2
     detail = f"Redis is {abs(skew):.3f} s {'ahead of' if skew > 0 else 'behind'} this machine"
     if abs(skew) > _MOST_SKEW_SECONDS:
         yield Finding("warn", "clock", detail, "ages use Redis time; let NTP set both clocks, and the workers'")

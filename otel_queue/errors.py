@@ -42,5 +42,8 @@ class QueueNotFoundError(ReadError):
         super().__init__("queue_not_found", f"queue {queue!r} is not listed in asynq:queues")
 
 
-class MessageError(OtelQueueError):
+class MessageError(ReadError):
     """Bytes that should be one of asynq's protobuf messages are not."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("undecodable", message)

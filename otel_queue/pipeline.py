@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final
 
+from otel_queue.asynq.connect import queue_inspector
 from otel_queue.catalog import DELIVERIES, PROJECT_INFO, exported_by
 from otel_queue.config import (
     DOMAIN_METRICS,
@@ -17,6 +18,7 @@ from otel_queue.config import (
     otlp_wanted,
     parse_listen,
 )
+from otel_queue.configured_lanes import quick_lanes, selection, slow_lanes
 from otel_queue.errors import ReadError
 from otel_queue.export.compatibility import compatibility_families
 from otel_queue.export.instruments import meter_provider
@@ -25,11 +27,10 @@ from otel_queue.export.points import SeriesPoints
 from otel_queue.export.resource import build_resource
 from otel_queue.export.self_metrics import self_families, series_families, shard_families
 from otel_queue.export.text import TextExposition
-from otel_queue.lanes import inspector, quick_lanes, selection, slow_lanes
+from otel_queue.lane import Lane
 from otel_queue.overview import Overview
 from otel_queue.samples import Family
 from otel_queue.selection import ACTIVE
-from otel_queue.sources import Lane
 from otel_queue.status import Exposition, LaneState, Readiness, Status
 from otel_queue.version import __version__
 
@@ -56,7 +57,7 @@ class Pipeline:
         self._sources = {"ledger": ledger, "retention": ledger, "postgres": "PostgreSQL"}
         self._lanes, self._slow_lanes = quick_lanes(config), slow_lanes(config)
         self._selection = selection(config)
-        self._probe = inspector(config)
+        self._probe = queue_inspector(config)
         self._collected = threading.local()
         self._overview = Overview()
         self._text = TextExposition(

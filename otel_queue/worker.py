@@ -10,11 +10,10 @@ import atexit
 import contextlib
 import os
 import threading
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader
@@ -26,16 +25,17 @@ from otel_queue.export.instruments import NO_LIMIT, allowed_keys
 from otel_queue.export.otlp import OtlpPush, otlp_exporter
 from otel_queue.export.resource import build_resource
 from otel_queue.export.text import TextExposition
+from otel_queue.fork import call_in_children
 from otel_queue.ledger.connect import ledger_store
 from otel_queue.ledger.writer import BufferedWriter, SyncWriter
 from otel_queue.recorder import Recorder
 from otel_queue.recorder.instruments import NAMES
+from otel_queue.recorder.writer import Writer
 
 Store = Literal["process", "ledger"]
 
 _SERVICE_NAME: Final = "otel-queue-worker"
 _SHARE_SECONDS: Final = 0.2
-_WRITE_SECONDS: Final = 0.25
 
 
 def views(store: Store, attributes: Mapping[str, Sequence[str]] | None = None) -> list[View]:
@@ -59,35 +59,26 @@ def _view(name: str, store: Store, attributes: Mapping[str, Sequence[str]]) -> V
     )
 
 
-class LedgerWriter(NamedTuple):
-    """A writer, the buffer behind it, and whether a write waits for Redis."""
-
-    writer: BufferedWriter | SyncWriter
-    buffer: BufferedWriter
-    waits: bool
-
-    def errors(self) -> Mapping[str, int]:
-        """What could not be written so far, by reason; `dropped` are records that found no room."""
-        total = self.buffer.failures.copy()
-        if isinstance(self.writer, SyncWriter):
-            total.update(self.writer.failures)
-        total["dropped"] += self.buffer.dropped
-        return total
-
-
-def ledger_writer(config: Config, *, waits: bool = False) -> LedgerWriter:
+def ledger_writer(
+    config: Config, *, waits: bool = False, write_timeout_seconds: float = 0.25, breaker_seconds: float = 5.0
+) -> BufferedWriter | SyncWriter:
     """A writer to the configured ledger: a buffered one, or with `waits` one that waits for Redis for a moment.
 
+    One that waits queues what took longer than `write_timeout_seconds`, and after such a failure does not try at all
+    for `breaker_seconds`. For `before_ack(exact=True)` a long limit and no breaker are what fails the fewest tasks.
     It connects when something is written.
     """
-    redis = config.ledger_redis
     buffer = BufferedWriter(ledger_store(config), flush_at_exit=False)
     if not waits:
-        return LedgerWriter(buffer, buffer, waits)
+        return buffer
     # A connection of its own, so that no write waits behind the buffer's, and one that is made or given up in time.
-    quick = replace(redis, connect_timeout_seconds=min(redis.connect_timeout_seconds, _WRITE_SECONDS))
-    return LedgerWriter(
-        SyncWriter(ledger_store(config, quick), buffer, write_timeout_seconds=_WRITE_SECONDS), buffer, waits
+    redis = config.ledger_redis
+    quick = replace(redis, connect_timeout_seconds=min(redis.connect_timeout_seconds, write_timeout_seconds))
+    return SyncWriter(
+        ledger_store(config, quick),
+        buffer,
+        write_timeout_seconds=write_timeout_seconds,
+        breaker_seconds=breaker_seconds,
     )
 
 
@@ -98,11 +89,11 @@ class _Process:
         self,
         config: Config,
         store: Store,
-        ledger: Callable[[], LedgerWriter] | None,
+        ledger: Callable[[], Writer] | None,
         readers: Sequence[MetricReader],
         port: int,
     ) -> None:
-        self.ledger = ledger() if ledger else None
+        self.writer = None if ledger is None else ledger()
         self.text = TextExposition(share_seconds=_SHARE_SECONDS)
         self.push = _otlp_push() if otlp_wanted(config) else None
         self.readers = readers
@@ -113,18 +104,12 @@ class _Process:
             shutdown_on_exit=False,
         )
 
-    @property
-    def writer(self) -> BufferedWriter | SyncWriter | None:
-        return self.ledger.writer if self.ledger else None
-
-    def start(self, recorder: Recorder) -> None:
-        if self.ledger:
-            recorder.watch_ledger(self.ledger.errors)
+    def start(self) -> None:
         if self.push:
             self.push.start()
 
     def shutdown(self, timeout_seconds: float) -> bool:
-        written = self.ledger.writer.close(timeout_seconds) if self.ledger else True
+        written = self.writer is None or self.writer.close(timeout_seconds)
         pushed = self.push.shutdown(timeout_seconds) if self.push else True
         return written and pushed
 
@@ -143,8 +128,8 @@ class Worker:
     """Everything a worker process needs; make one, and record with `worker.recorder`.
 
     Exported by OTLP if OpenTelemetry's variables name an endpoint, by `render`, and on `listen` (host:port, path
-    /metrics) if it is given. `ledger` makes the writer; None keeps no ledger, and leaves the attempts counter to
-    the process. A child, forked at any moment, exports and writes for itself from then on, without its parent's
+    /metrics) if it is given. `ledger` makes the writer, as `ledger_writer` does; None keeps no ledger, and leaves the
+    attempts counter to the process. A child, forked at any moment, exports and writes for itself from then on, without its parent's
     counts; it does not listen. `shutdown` runs at exit, which neither SIGTERM nor the end of a child of
     multiprocessing comes to by itself: call it there.
     """
@@ -153,7 +138,7 @@ class Worker:
         self,
         config: Config | None = None,
         *,
-        ledger: Callable[[], LedgerWriter] | None = None,
+        ledger: Callable[[], Writer] | None = None,
         store: Store | None = None,
         listen: str | None = None,
         readers: Callable[[], Sequence[MetricReader]] = tuple,
@@ -165,14 +150,10 @@ class Worker:
         self._is_shut_down = False
         self._inherited: list[_Process] = []
         self._process = self._for_process(parse_listen(listen)[1] if listen else os.getpid())
-        self.recorder = Recorder(
-            self._process.provider,
-            writer=self._process.writer,
-            writer_waits=self._process.ledger is not None and self._process.ledger.waits,
-        )
-        self._process.start(self.recorder)
+        self.recorder = Recorder(self._process.provider, writer=self._process.writer)
+        self._process.start()
         self._server = _serve(self, *parse_listen(listen)) if listen else None
-        _begin_after_fork(self)
+        call_in_children(self._begin_in_child)
         atexit.register(self.shutdown)
 
     @property
@@ -221,18 +202,7 @@ class Worker:
         self._inherited.append(self._process)
         self._process = self._for_process(os.getpid())
         self.recorder.bind(self._process.provider, self._process.writer)
-        self._process.start(self.recorder)
-
-
-def _begin_after_fork(worker: Worker) -> None:
-    reference = weakref.ref(worker)
-
-    def begin() -> None:
-        living = reference()
-        if living is not None:
-            living._begin_in_child()
-
-    os.register_at_fork(after_in_child=begin)
+        self._process.start()
 
 
 def _serve(worker: Worker, host: str, port: int) -> ThreadingHTTPServer:

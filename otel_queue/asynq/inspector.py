@@ -18,7 +18,7 @@ from otel_queue.asynq.queues import QueuePlan, QueueReading, read_queue
 from otel_queue.asynq.servers import Alive, read_scheduler, read_server, start_alive
 from otel_queue.asynq.tasks import LISTED_STATES, read_task_types, read_tasks
 from otel_queue.errors import QueueNotFoundError, ReadError
-from otel_queue.redis_client import Fields, Reading, RedisLink, Reply, Rounds, counter, integer, names, request
+from otel_queue.redis_client import Fields, Reading, RedisLink, Rounds, counted, integer, names, request
 
 _T = TypeVar("_T")
 
@@ -92,17 +92,15 @@ class Inspector:
         servers: Alive[ServerStatus] = start_alive(
             rounds, keys.SERVERS, now, failures, lambda key: read_server(key, self._with_workers, failures)
         )
-        entries: Alive[SchedulerEntry] = start_alive(
-            rounds, keys.SCHEDULERS, now, failures, lambda key: read_scheduler(key, failures)
-        )
+        entries: Alive[SchedulerEntry] = start_alive(rounds, keys.SCHEDULERS, now, failures, read_scheduler)
         rounds.finish()
         now = self._settle(rounds)
         queues = [readings[name].info(now, failures) for name in readings if name in self._plans]
         return Snapshot(
             time=now,
             queues=tuple(sorted(queues, key=lambda info: info.queue)),
-            servers=_sorted_servers(servers.items) if servers.readable else None,
-            scheduler_entries=tuple(entries.items) if entries.readable else None,
+            servers=_sorted_servers(servers.items) if servers.error is None else None,
+            scheduler_entries=tuple(entries.items) if entries.error is None else None,
             failures=dict(failures),
             duration_seconds=time.monotonic() - started,
             round_trips=rounds.round_trips,
@@ -154,12 +152,18 @@ class Inspector:
         return dict(sorted(self._run(lambda _: _read_groups(keys.as_bytes(queue))).items()))
 
     def servers(self) -> list[ServerStatus]:
-        """The live servers with their busy workers, sorted by host and process ID."""
+        """The live servers with their busy workers, sorted by host and process ID.
+
+        Raises ReadError if one cannot be read: the others would look like all there are.
+        """
         return list(_sorted_servers(self._alive(keys.SERVERS, lambda key: read_server(key, True, Counter()))))
 
     def scheduler_entries(self) -> list[SchedulerEntry]:
-        """The entries of all live schedulers, in the order in which each registered them."""
-        return self._alive(keys.SCHEDULERS, lambda key: read_scheduler(key, Counter()))
+        """The entries of all live schedulers, in the order in which each registered them.
+
+        Raises ReadError if one cannot be read, as `servers` does.
+        """
+        return self._alive(keys.SCHEDULERS, read_scheduler)
 
     def memory_usage(
         self, queues: Sequence[keys.Name] | None = None, *, failures: Counter[str] | None = None
@@ -238,13 +242,12 @@ class Inspector:
         return found
 
     def _alive(self, listing: bytes, read_member: Callable[[bytes], Reading[list[_T]]]) -> list[_T]:
-        failures: Counter[str] = Counter()
         with self._lock:
             rounds = self._rounds()
-            alive = start_alive(rounds, listing, self._now(), failures, read_member)
+            alive = start_alive(rounds, listing, self._now(), Counter(), read_member)
             rounds.finish()
-        if not alive.readable:
-            raise ReadError(next(iter(failures)), f"{keys.display(listing)} cannot be read")
+        if alive.error is not None:
+            raise alive.error
         return alive.items
 
     def _queue_names(self) -> list[bytes]:
@@ -281,16 +284,12 @@ def _read_history(queue: bytes, days: Sequence[str]) -> Reading[list[DailyStats]
     fields = Fields(Counter())
     wanted = [key for day in days for key in (keys.processed(queue, day), keys.failed(queue, day))]
     replies = yield request(wanted[0], [("GET", key) for key in wanted])
-    values = [fields(_count, reply) for reply in replies]
+    values = [fields(counted, reply) for reply in replies]
     name = keys.display(queue)
     return [
         DailyStats(name, day, processed, failed)
         for day, processed, failed in zip(days, values[::2], values[1::2], strict=True)
     ]
-
-
-def _count(reply: Reply) -> int:
-    return counter(reply) or 0
 
 
 def _counting(failures: Counter[str] | None) -> Callable[[ReadError], None]:

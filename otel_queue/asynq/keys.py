@@ -4,6 +4,7 @@ Names are bytes as stored: asynq does not validate queue, group or task names, s
 spaces or anything that is not UTF-8.
 """
 
+import re
 from typing import Final
 
 QUEUES: Final = b"asynq:queues"
@@ -15,6 +16,9 @@ _WORKERS_PREFIX: Final = b"asynq:workers:"
 
 Name = bytes | str
 
+# What a byte that is not UTF-8 looks like when it is shown.
+_ESCAPE: Final = re.compile(rb"\\x[89a-f][0-9a-f]")
+
 
 def as_bytes(name: Name) -> bytes:
     """The name as Redis stores it; bytes of a command line that are not UTF-8 stay as they are."""
@@ -22,8 +26,15 @@ def as_bytes(name: Name) -> bytes:
 
 
 def display(name: bytes) -> str:
-    """The name as text that is always valid UTF-8: bytes that are not appear as backslash escapes."""
-    return name.decode("utf-8", "backslashreplace")
+    """The name as text that is always valid UTF-8, and no other name's: bytes that are not appear as backslash escapes.
+
+    Backslashes are doubled in such a name, and in one that spells such an escape; any other name is as it is.
+    """
+    try:
+        shown = name.decode()
+    except UnicodeDecodeError:
+        return name.replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
+    return shown.replace("\\", "\\\\") if _ESCAPE.search(name) else shown
 
 
 def queue_key(queue: Name, suffix: str) -> bytes:

@@ -341,12 +341,6 @@ def encode_scheduler_entry(entry: SchedulerEntry) -> bytes:
     )
 
 
-def decode_scheduler_enqueue_event(data: bytes) -> SchedulerEnqueueEvent:
-    """The enqueue event in `data`; raises MessageError."""
-    message = _decode("SchedulerEnqueueEvent", data)
-    return SchedulerEnqueueEvent(message.task_id, _seconds(message, "enqueue_time"))
-
-
 def encode_scheduler_enqueue_event(event: SchedulerEnqueueEvent) -> bytes:
     """One member of a scheduler entry's history."""
     return _encode("SchedulerEnqueueEvent", {"task_id": event.task_id}, {"enqueue_time": event.enqueue_time})

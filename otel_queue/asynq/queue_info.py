@@ -73,7 +73,7 @@ class DailyStats:
 
 @dataclass(frozen=True, slots=True)
 class ServerStatus:
-    """A live server and its busy workers, up to five seconds old; the workers are None where not read."""
+    """A live server and its busy workers, up to five seconds old; the workers are None where not all were read."""
 
     info: ServerInfo
     active_workers: tuple[WorkerInfo, ...] | None
@@ -106,8 +106,8 @@ class TaskInfo:
 class Snapshot:
     """All of asynq at one moment; queues sorted by name.
 
-    `time` is Redis server time in Unix seconds. `servers` and `scheduler_entries` are None when they could
-    not be read. `failures` counts what could not be read, by reason; `round_trips` is what it cost.
+    `time` is Redis server time in Unix seconds. `servers` and `scheduler_entries` are None when one
+    of them could not be read. `failures` counts what could not be read, by reason; `round_trips` is what it cost.
     """
 
     time: float

@@ -16,7 +16,7 @@ from otel_queue.redis_client import (
     Request,
     Rounds,
     array,
-    counter,
+    counted,
     names,
     pack,
     request,
@@ -274,7 +274,7 @@ def _read_second(
         sizes = [fields.integer(reply) for reply in islice(replies, len(groups))]
         found.aggregating = None if None in sizes else sum(size for size in sizes if size)
     for name in found.absent:
-        setattr(found, name, fields(_count, next(replies)))
+        setattr(found, name, fields(counted, next(replies)))
     if lease_due:
         found.lease_expired = fields.integer(next(replies))
     yield from _look_further(found, plan, position, fields)
@@ -326,7 +326,3 @@ def _four_texts(reply: Reply) -> list[bytes | None]:
     if len(values) != len(_COUNTERS):
         raise ReadError("protocol", f"{len(values)} values for {len(_COUNTERS)} counters")
     return [text(value) for value in values]
-
-
-def _count(reply: Reply) -> int:
-    return counter(reply) or 0

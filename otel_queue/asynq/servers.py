@@ -3,18 +3,20 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Generic, TypeVar
 
 from otel_queue.asynq import keys
 from otel_queue.asynq.message import (
     SchedulerEntry,
+    WorkerInfo,
     decode_scheduler_entry,
     decode_server_info,
     decode_worker_info,
 )
 from otel_queue.asynq.queue_info import ServerStatus
 from otel_queue.errors import ReadError
-from otel_queue.redis_client import Fields, Reading, Rounds, names, request, scored, text
+from otel_queue.redis_client import Fields, Reading, Reply, Rounds, names, request, scored, text
 
 _T = TypeVar("_T")
 
@@ -25,13 +27,13 @@ _MARGIN_SECONDS: Final = 60
 
 @dataclass(slots=True)
 class Alive(Generic[_T]):
-    """What a listing of live servers or schedulers has found; not `readable` if it or a member could not be read.
+    """What a listing of live servers or schedulers has found, all of it or nothing: `error` if a part was not readable.
 
     A server left out would look like one that is gone.
     """
 
     items: list[_T] = field(default_factory=list)
-    readable: bool = False
+    error: ReadError | None = None
 
 
 def start_alive(
@@ -44,16 +46,15 @@ def start_alive(
     """Starts reading the live members of `listing`, then each member on its own: two rounds in all."""
     alive: Alive[_T] = Alive()
 
-    def fail(error: ReadError) -> None:
+    def fail(key: bytes, error: ReadError) -> None:
         failures[error.reason] += 1
-        alive.readable = False
+        alive.error = ReadError(error.reason, f"{keys.display(key)} cannot be read: {error}")
 
     def listed(members: list[bytes]) -> None:
-        alive.readable = True
         for member in members:
-            rounds.start(read_member(member), alive.items.extend, fail)
+            rounds.start(read_member(member), alive.items.extend, partial(fail, member))
 
-    rounds.start(_read_alive(listing, now, rounds), listed, fail)
+    rounds.start(_read_alive(listing, now, rounds), listed, partial(fail, listing))
     return alive
 
 
@@ -65,31 +66,30 @@ def _read_alive(listing: bytes, now: float, rounds: Rounds) -> Reading[list[byte
 
 
 def read_server(key: bytes, with_workers: bool, failures: Counter[str]) -> Reading[list[ServerStatus]]:
-    """One server by the key of its heartbeat; empty when it has just expired or cannot be decoded.
+    """One server by the key of its heartbeat; empty when it has just expired.
 
-    Raises ReadError when it cannot be read. Its workers are None when they alone cannot be, and are not asked for
-    without `with_workers`; one that cannot be decoded is counted and left out.
+    Raises ReadError when it cannot be read. Its workers are None when they alone, or one of them, cannot be, and are
+    not asked for without `with_workers`.
     """
-    fields = Fields(failures)
     commands: list[tuple[bytes, ...]] = [(b"GET", key)]
     if with_workers:
         commands.append((b"HVALS", keys.workers_of(key)))
     replies = yield request(key, commands)
     value = text(replies[0])
-    info = fields(decode_server_info, value) if value is not None else None
-    if info is None:
+    if value is None:
         return []
-    listed = fields(names, replies[1]) if with_workers else None
-    if listed is None:
+    info = decode_server_info(value)
+    workers = Fields(failures)(_workers, replies[1]) if with_workers else None
+    if workers is None:
         return [ServerStatus(info, None)]
-    workers = (fields(decode_worker_info, item) for item in listed)
-    own = (worker for worker in workers if worker is not None and worker.server_id == info.server_id)
-    return [ServerStatus(info, tuple(own))]
+    return [ServerStatus(info, tuple(worker for worker in workers if worker.server_id == info.server_id))]
 
 
-def read_scheduler(key: bytes, failures: Counter[str]) -> Reading[list[SchedulerEntry]]:
+def _workers(reply: Reply) -> list[WorkerInfo]:
+    return [decode_worker_info(item) for item in names(reply)]
+
+
+def read_scheduler(key: bytes) -> Reading[list[SchedulerEntry]]:
     """The entries of one scheduler, in the order in which they were registered; raises ReadError."""
-    fields = Fields(failures)
     replies = yield request(key, [("LRANGE", key, 0, -1)])
-    decoded = [fields(decode_scheduler_entry, item) for item in names(replies[0])]
-    return [entry for entry in reversed(decoded) if entry is not None]
+    return [decode_scheduler_entry(item) for item in reversed(names(replies[0]))]

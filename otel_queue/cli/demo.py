@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from otel_queue.cli import FINE
 from otel_queue.cli.options import add_settings, settings_of
-from otel_queue.cli.serve import serve, stop_on_signals
+from otel_queue.cli.serve import serve
+from otel_queue.cli.stopping import stop_on_signals
 from otel_queue.config import Config, RedisConfig
 from otel_queue.errors import OtelQueueError
 
@@ -76,7 +77,7 @@ def _recording(config: Config) -> "Iterator[Recorder]":
     ledger_upkeep(config).begin()
     writer = BufferedWriter(ledger_store(config), flush_at_exit=False)
     # The simulated agents' own instruments are nobody's here: their durations would be invented.
-    yield Recorder(NoOpMeterProvider(), writer=writer, writer_waits=False)
+    yield Recorder(NoOpMeterProvider(), writer=writer)
     writer.close(2.0)
 
 

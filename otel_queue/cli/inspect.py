@@ -26,13 +26,9 @@ def add_command(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from otel_queue.asynq.inspector import Inspector
-    from otel_queue.redis_client import connect
+    from otel_queue.asynq.connect import queue_inspector
 
-    config = settings_of(options)
-    inspector = Inspector(
-        connect(config.redis), timeout_seconds=config.queue.timeout_seconds, groups_cap=config.queue.groups_cap
-    )
+    inspector = queue_inspector(settings_of(options))
     for chosen, show in (
         (options.servers, _servers),
         (options.schedulers, _schedulers),
@@ -81,16 +77,7 @@ def _servers(inspector: Any, options: argparse.Namespace) -> int:
                 "queues": dict(server.info.queues),
                 "strict_priority": server.info.strict_priority,
                 "started": _time(server.info.start_time),
-                "active_workers": [
-                    {
-                        "task_id": worker.task_id,
-                        "task_type": worker.task_type,
-                        "queue": worker.queue,
-                        "started": _time(worker.start_time),
-                        "deadline": _time(worker.deadline),
-                    }
-                    for worker in server.active_workers or ()
-                ],
+                "active_workers": _workers(server.active_workers),
             }
             for server in servers
         )
@@ -103,6 +90,21 @@ def _servers(inspector: Any, options: argparse.Namespace) -> int:
     )  # fmt: skip
     print(table(("HOST", "PID", "STATUS", "CONCURRENCY", "BUSY", "QUEUES", "STARTED"), rows))
     return FINE
+
+
+def _workers(workers: tuple[Any, ...] | None) -> list[dict[str, Any]] | None:
+    if workers is None:
+        return None
+    return [
+        {
+            "task_id": worker.task_id,
+            "task_type": worker.task_type,
+            "queue": worker.queue,
+            "started": _time(worker.start_time),
+            "deadline": _time(worker.deadline),
+        }
+        for worker in workers
+    ]
 
 
 def _count(workers: tuple[Any, ...] | None) -> int | None:

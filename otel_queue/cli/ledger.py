@@ -10,6 +10,7 @@ from typing import Any, Final
 from otel_queue.cli import FINDING, FINE
 from otel_queue.cli.options import add_settings, settings_of
 from otel_queue.cli.table import table
+from otel_queue.plural import number_of
 
 _STATUS_OF_EVENTS: Final = "event"
 
@@ -133,7 +134,7 @@ def _close(options: argparse.Namespace, action: str, done: str) -> int:
     upkeep = _upkeep(options)
     close: Callable[[str, str], int] = getattr(upkeep, action)
     for project in _projects(upkeep, options):
-        print(f"{project}: {close(project, options.through)} days {done}")
+        print(f"{project}: {number_of(close(project, options.through), 'day')} {done}")
     return FINE
 
 

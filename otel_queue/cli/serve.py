@@ -2,12 +2,12 @@
 
 import argparse
 import logging
-import signal
 import threading
 from typing import Any, Final
 
 from otel_queue.cli import FINE
 from otel_queue.cli.options import add_settings, settings_of
+from otel_queue.cli.stopping import stop_on_signals
 from otel_queue.config import Config
 
 _log: Final = logging.getLogger(__name__)
@@ -23,14 +23,6 @@ def add_command(commands: Any) -> None:
 def _run(options: argparse.Namespace) -> int:
     serve(settings_of(options), stop_on_signals())
     return FINE
-
-
-def stop_on_signals() -> threading.Event:
-    """An event that SIGTERM and SIGINT set."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    return stop
 
 
 def serve(config: Config, stop: threading.Event) -> None:

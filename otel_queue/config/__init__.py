@@ -6,6 +6,7 @@ from otel_queue.config.load import (
     otlp_protocol,
     otlp_wanted,
     parse_listen,
+    unknown_variables,
 )
 from otel_queue.config.secret import Secret
 from otel_queue.config.settings import (
@@ -42,4 +43,5 @@ __all__ = [
     "otlp_protocol",
     "otlp_wanted",
     "parse_listen",
+    "unknown_variables",
 ]

@@ -13,6 +13,7 @@ from otel_queue.config.redis_url import parse_redis_url
 from otel_queue.config.secret import Secret
 from otel_queue.config.settings import (
     DOMAIN_METRICS,
+    ENVIRONMENT_PREFIX,
     NONE,
     SECTIONS,
     SOURCES,
@@ -65,6 +66,18 @@ def load_config(
     if faults:
         raise ConfigError(faults)
     return config
+
+
+def unknown_variables(environment: Mapping[str, str] | None = None) -> list[str]:
+    """Names of the environment that look like a setting's and are none, sorted."""
+    environment = os.environ if environment is None else environment
+    known = {item.variable for item in all_settings()} | {CONFIG_FILE_VARIABLE}
+    # Kubernetes makes OTEL_QUEUE_PORT... and OTEL_QUEUE_SERVICE_... for a service of our name.
+    return sorted(
+        name
+        for name in environment
+        if name.startswith(ENVIRONMENT_PREFIX) and name not in known and "_PORT" not in name and "_SERVICE" not in name
+    )
 
 
 def parse_listen(text: str) -> tuple[str, int]:

@@ -83,5 +83,7 @@ class TextExposition:
             openmetrics = "openmetrics" in content_type
             series = self._series.render(self._aggregated(), openmetrics=openmetrics)
             body = with_series(_with_bare_names(encode(self._registry), openmetrics), series)
-            self._rendered = {content_type: (self._now(), body)}
+            now = self._now()
+            fresh = {name: kept for name, kept in self._rendered.items() if now - kept[0] < self._share_seconds}
+            self._rendered = fresh | {content_type: (now, body)}
         return content_type, body

@@ -9,7 +9,7 @@ from otel_queue.errors import WriteError
 from otel_queue.ledger.batches import Retention
 from otel_queue.ledger.exchange import Exchange, accepted, call_of
 from otel_queue.ledger.keys import SETTLED, Keys, ProjectKeys
-from otel_queue.redis_client import RedisLink, array, counter, integer, request, scored, taking_apart, text
+from otel_queue.redis_client import RedisLink, array, counter, integer, request, scored, taking_apart, text, time_us
 
 EVENTS: Final = "e"
 # Groups in a call, which holds everybody else up.
@@ -80,8 +80,7 @@ class CountsStore:
     def clock(self) -> Clock:
         """When the ledger began, and its time now."""
         birth, time = self._exchange.ask([request(self.keys.birth, [("GET", self.keys.birth), ("TIME",)])])[0]
-        seconds, microseconds = (counter(part) for part in array(time))
-        return Clock(counter(birth), (seconds or 0) * 1_000_000 + (microseconds or 0))
+        return Clock(counter(birth), time_us(time))
 
     @taking_apart("what the ledger has of old days")
     def put(self, project: str, days: Mapping[str, DayCounts], through: str) -> Put:

@@ -1,17 +1,16 @@
 """Questions to the ledger's Redis that are answered at once, and script calls one at a time."""
 
-import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
 from typing import Final
 
-from otel_queue.errors import ReadError, WriteError
+from otel_queue.errors import WriteError
 from otel_queue.ledger.scripts import script
 from otel_queue.redis_client import (
     ErrorReply,
     RedisLink,
     Reply,
     Request,
+    ask,
     names,
     pack,
     reply_reason,
@@ -35,12 +34,7 @@ class Exchange:
 
     def ask(self, wanted: Sequence[Request]) -> list[list[Reply]]:
         """The replies to each request."""
-        with closing(self._link.exchange(wanted, time.monotonic() + self._timeout)) as stream:
-            answers = list(stream)
-        for answer in answers:
-            if isinstance(answer, ReadError):
-                raise answer
-        return [answer for answer in answers if not isinstance(answer, ReadError)]
+        return ask(self._link, wanted, self._timeout)
 
     def one(self, wanted: Request) -> Reply:
         """The last reply to one request."""

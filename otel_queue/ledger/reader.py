@@ -261,9 +261,9 @@ def _read_labels(project: Project, keys: ProjectKeys, days: Iterable[Day]) -> Re
         if told is None:
             raise ReadError("group_lost", f"group {group} of {project.project} has no labels")
         if told.startswith(b"event"):
-            project.sources[group] = _label(told.removeprefix(b"event"))
+            project.sources[group] = label_of(told.removeprefix(b"event"))
         else:
-            project.groups[group] = Labels(*(_label(part) for part in told.split(b"\0")))
+            project.groups[group] = Labels(*(label_of(part) for part in told.split(b"\0")))
     if not (of_deliveries <= project.groups.keys() and of_events <= project.sources.keys()):
         raise ReadError("group_lost", f"groups of {project.project} have the labels of another kind")
 
@@ -302,5 +302,6 @@ def _attempt(field: bytes) -> tuple[str, str, str]:
     return endpoint, status, code
 
 
-def _label(told: bytes) -> str | None:
+def label_of(told: bytes) -> str | None:
+    """A label as the ledger keeps it: "=" and its value; None for one that nobody told."""
     return told[1:].decode("utf-8", "replace") if told else None

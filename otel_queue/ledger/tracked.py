@@ -8,7 +8,7 @@ from otel_queue.ledger.counts import EVENTS, DayCounts
 from otel_queue.ledger.exchange import Exchange, accepted, call_of
 from otel_queue.ledger.identity import Identity
 from otel_queue.ledger.keys import Keys
-from otel_queue.ledger.reader import Labels
+from otel_queue.ledger.reader import Labels, label_of
 from otel_queue.redis_client import RedisLink, Reply, Request, array, decimal, names, request, taking_apart, text
 
 Kind = Literal["delivery", "event", "attempt"]
@@ -113,9 +113,9 @@ class Tracked:
         return forgotten
 
     def ids(self, place: Place) -> Iterator[tuple[bytes, bytes]]:
-        """Stored ids and states of all that is held in a place."""
+        """Stored ids and states of all that is held in a place; an attempt's state is empty."""
         for stored, state in self._exchange.nodes(self._keys.project(place.project).meta, self._base(place)):
-            if state:
+            if state or place.kind == "attempt":  # else it is forgotten
                 yield stored, state
 
     @taking_apart(_WHAT)
@@ -154,7 +154,7 @@ class Tracked:
         """What groups of deliveries have in common; a group whose labels were not kept is left out."""
         told = self._told(project, numbers)
         return {
-            number: Labels(*(_label(part) for part in parts))
+            number: Labels(*(label_of(part) for part in parts))
             for number, value in told.items()
             if len(parts := value.split(b"\0")) == len(Labels._fields)
         }
@@ -164,7 +164,7 @@ class Tracked:
         """The sources of groups of events, None is unknown; a group whose source was not kept is left out."""
         told = self._told(project, numbers)
         return {
-            number: _label(value.removeprefix(_EVENT)) for number, value in told.items() if value.startswith(_EVENT)
+            number: label_of(value.removeprefix(_EVENT)) for number, value in told.items() if value.startswith(_EVENT)
         }
 
     def _told(self, project: str, numbers: Iterable[int]) -> dict[int, bytes]:
@@ -194,7 +194,3 @@ class Tracked:
 def _description(told: list[Reply]) -> Description:
     at, name, organisation_id, organisation_name = ((text(value) or b"").decode("utf-8", "replace") for value in told)
     return Description(int(at or 0), (name, organisation_id, organisation_name))
-
-
-def _label(told: bytes) -> str | None:
-    return told[1:].decode("utf-8", "replace") if told else None

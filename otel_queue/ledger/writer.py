@@ -5,14 +5,14 @@ What each guarantees is a table in docs/reliability.md.
 
 import atexit
 import logging
-import os
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
-from typing import Final, Literal, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Final, Literal
 
 from otel_queue.errors import WriteError
+from otel_queue.fork import call_in_children
 from otel_queue.ledger.store import LedgerStore, Written
 from otel_queue.lifecycle import Record
 
@@ -25,25 +25,15 @@ _LONGEST_PAUSE_SECONDS: Final = 5.0
 OF_ONE_PROJECT: Final = frozenset({"wrong_type", "error_reply"})
 
 
-class Writer(Protocol):
-    """What a recorder needs of a writer."""
-
-    def write(self, records: Sequence[Record]) -> Literal["written", "queued", "dropped"]:
-        """Takes the records. Never raises for what Redis does."""
-        ...
-
-    def close(self, timeout_seconds: float) -> bool:
-        """Writes what is queued; True if nothing is left."""
-        ...
-
-
 class BufferedWriter:
     """Queues records, at most `most_records`, and writes them from a thread of its own.
 
     `write` costs an append, whatever Redis does. When the queue is full the newest records are dropped and counted:
     what is queued first was acknowledged first. After a fork the child begins with an empty queue, since the
-    parent still writes its own.
+    parent still writes its own. One that is not closed lives until the process ends.
     """
+
+    waits: Final = False
 
     def __init__(
         self,
@@ -62,7 +52,7 @@ class BufferedWriter:
         self.written = Written()
         self.dropped = 0
         self._begin()
-        os.register_at_fork(after_in_child=self._begin)
+        call_in_children(self._begin)
         if flush_at_exit:
             atexit.register(self.close, timeout_seconds)
 
@@ -99,8 +89,13 @@ class BufferedWriter:
         with self._idle:
             return self._idle.wait_for(lambda: not self._queue, timeout_seconds)
 
+    def errors(self) -> Mapping[str, int]:
+        """How many writes failed so far, by reason; `dropped` are records that found no room."""
+        return self.failures + Counter(dropped=self.dropped)
+
     def close(self, timeout_seconds: float) -> bool:
         """Flushes and ends the thread; True if nothing is left."""
+        atexit.unregister(self.close)
         flushed = self.flush(timeout_seconds) if self._queue else True
         self._closing = True
         self._wake.set()
@@ -177,6 +172,8 @@ class SyncWriter:
     After an outage a breaker stays open for `breaker_seconds`, in which records are queued at once.
     """
 
+    waits: Final = True
+
     def __init__(
         self,
         store: LedgerStore,
@@ -192,6 +189,9 @@ class SyncWriter:
         self._open_until = 0.0
         self.failures: Counter[str] = Counter()
 
+    def __len__(self) -> int:
+        return len(self._buffer)
+
     def write(self, records: Sequence[Record]) -> Literal["written", "queued", "dropped"]:
         """`written` is in the ledger; `queued` will be, unless this process dies before."""
         if time.monotonic() >= self._open_until:
@@ -204,6 +204,10 @@ class SyncWriter:
             else:
                 return "written"
         return self._buffer.write(records)
+
+    def errors(self) -> Mapping[str, int]:
+        """As the buffer's, together with the writes that were waited for."""
+        return self.failures + Counter(self._buffer.errors())
 
     def close(self, timeout_seconds: float) -> bool:
         """Writes what is queued; True if nothing is left."""

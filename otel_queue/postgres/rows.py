@@ -104,6 +104,7 @@ class Estimate(NamedTuple):
 
     deliveries: int
     events: int
+    attempts: int
     old_deliveries: int
     old_events: int
 
@@ -166,6 +167,10 @@ class Rows:
         """Attempts, as `deliveries`; none without `with_attempts`."""
         return self._batches("attempt", "attempts", _attempt, first_id, HIGHEST) if self._with_attempts else iter(())
 
+    def undated_attempts(self) -> Iterator[Batch[AttemptRow]]:
+        """Attempts, as `undated_deliveries`; none without `with_attempts`."""
+        return self._batches("attempt", "attempts", _attempt) if self._with_attempts else iter(())
+
     def old_deliveries(self, before_id: str) -> Iterator[Batch[DeliveryCount]]:
         """Deliveries with dated ids lower than `before_id`, counted slice by slice: the same labels come again.
 
@@ -198,17 +203,24 @@ class Rows:
         """Those of the ids that have an event."""
         return {id_ for (id_,) in self._read("existing_events", {"ids": list(ids)})}
 
-    def estimate(self, first_id: str) -> Estimate:
+    def existing_attempts(self, ids: Sequence[str]) -> set[str]:
+        """Those of the ids that have an attempt."""
+        return {id_ for (id_,) in self._read("existing_attempts", {"ids": list(ids)})}
+
+    def estimate(self, first_id: str, first_attempt_id: str) -> Estimate:
         """What the planner expects, out of its statistics: no row is read."""
         return Estimate(
-            *(
-                self._read(f"estimate_{kind}", {"project": self._project, "from": first, "until": until})[0][0][0][
-                    "Plan"
-                ]["Plan Rows"]
-                for first, until in ((first_id, HIGHEST), (LOWEST, first_id))
-                for kind in ("delivery", "event")
-            )
+            deliveries=self._expect("delivery", first_id, HIGHEST),
+            events=self._expect("event", first_id, HIGHEST),
+            attempts=self._expect("attempt", first_attempt_id, HIGHEST) if self._with_attempts else 0,
+            old_deliveries=self._expect("delivery", LOWEST, first_id),
+            old_events=self._expect("event", LOWEST, first_id),
         )
+
+    def _expect(self, kind: str, first_id: str, until: str) -> int:
+        arguments = {"project": self._project, "from": first_id, "until": until}
+        [([plan],)] = self._read(f"estimate_{kind}", arguments)
+        return int(plan["Plan"]["Plan Rows"])
 
     def _batches(
         self, kind: str, name: str, item: Callable[[Row], Item], first_id: str = "", before_id: str | None = None

@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 from otel_queue.config.secret import Secret
 from otel_queue.errors import ConfigError, ReadError
+from otel_queue.lane import Collected
 from otel_queue.postgres.aggregations import Found, Reckoning, read_families
 from otel_queue.postgres.database import CONNECT_TIMEOUT_SECONDS, GRACE_SECONDS, IDLE_SECONDS, Database, Reading
 from otel_queue.postgres.dsn import Dsn
@@ -17,7 +18,6 @@ from otel_queue.postgres.memory import Memory
 from otel_queue.postgres.store import GONE, GenerationStore, Lease, Seen
 from otel_queue.redis_client import RedisLink
 from otel_queue.series_budget import Exported, fit
-from otel_queue.sources import Collected
 
 # A generation outlives this many intervals; one refresh may fail and one be late.
 _LIFE_INTERVALS: Final = 3

@@ -15,6 +15,7 @@ from otel_queue.redis_client import (
     Reply,
     Request,
     array,
+    ask,
     integer,
     pack,
     reply_reason,
@@ -145,16 +146,14 @@ class GenerationStore:
         if self._failure is not None and began < self._rests_until:
             raise ReadError(self._failure.reason, str(self._failure))
         try:
-            [answer] = self._link.exchange([Request(self.key, command, 1)], began + self._timeout)
-            if isinstance(answer, ReadError):
-                raise answer
+            [[reply]] = ask(self._link, [Request(self.key, command, 1)], self._timeout)
         except ReadError as error:
             ended = time.monotonic()
             self._failure, self._rests_until = error, ended + min(_REST * (ended - began), self._most_rest)
             raise
-        if isinstance(answer[0], ErrorReply):
-            raise ReadError(reply_reason(answer[0]), str(answer[0]))
-        return answer[0]
+        if isinstance(reply, ErrorReply):
+            raise ReadError(reply_reason(reply), str(reply))
+        return reply
 
 
 @cache

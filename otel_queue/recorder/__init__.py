@@ -2,5 +2,6 @@
 
 from otel_queue.recorder.asynchronous import AsynchronousRecorder
 from otel_queue.recorder.recorder import Recorder
+from otel_queue.recorder.writer import Writer
 
-__all__ = ["AsynchronousRecorder", "Recorder"]
+__all__ = ["AsynchronousRecorder", "Recorder", "Writer"]

@@ -19,9 +19,8 @@ T = TypeVar("T")
 class AsynchronousRecorder:
     """The lifecycle methods of a recorder, to be awaited. Its other methods never wait: call them directly."""
 
-    def __init__(self, recorder: "Recorder", *, waits: bool) -> None:
+    def __init__(self, recorder: "Recorder") -> None:
         self._recorder = recorder
-        self._waits = waits
         self.event_created = self._awaitable(recorder.event_created)
         self.delivery_created = self._awaitable(recorder.delivery_created)
         self.status_set = self._awaitable(recorder.status_set)
@@ -30,31 +29,33 @@ class AsynchronousRecorder:
         self.day_expired = self._awaitable(recorder.day_expired)
 
     @asynccontextmanager
-    async def before_ack(self) -> AsyncIterator[Group]:
+    async def before_ack(self, *, exact: bool = False) -> AsyncIterator[Group]:
         """As `Recorder.before_ack`."""
         outer = current_group.get()
         if outer is not None and outer.is_open_for(self._recorder._write):
+            outer.is_exact |= exact
             yield outer
             return
-        group = Group(self._recorder._write)
+        group = Group(self._recorder._write, exact=exact)
         token = current_group.set(group)
         try:
             yield group
         finally:
             current_group.reset(token)
-            if self._waits:
+            if self._recorder._waits:
                 # Shielded: the records of a task that is cancelled now are written all the same.
                 # A future, not a task: it is handed to its thread at once, and a loop that ends cancels tasks only.
                 commit = partial(contextvars.copy_context().run, group.commit)
                 await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, commit))
             else:
                 group.commit()
+        group.confirm()
 
     def _awaitable(self, method: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
         @wraps(method)
         async def call(*args: P.args, **kwargs: P.kwargs) -> T:
             group = current_group.get()
-            if not self._waits or (group is not None and group.is_open_for(self._recorder._write)):
+            if not self._recorder._waits or (group is not None and group.is_open_for(self._recorder._write)):
                 return method(*args, **kwargs)
             return await asyncio.to_thread(method, *args, **kwargs)
 

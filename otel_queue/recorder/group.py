@@ -5,21 +5,27 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Literal
 
+from otel_queue.errors import WriteError
 from otel_queue.lifecycle import Record
 
 Kept = Literal["written", "queued", "dropped", "grouped", "missed", "unstored"]
 """What became of a record.
 
-`written` is in the ledger, `queued` will be unless the process dies before, `dropped` found no room, `grouped`
-waits for the end of its group, `missed` was refused and counted, `unstored` has no ledger to go to.
+`written` has reached the ledger, which counted it, knew it already, or found it late; `queued` will unless the process
+dies before, `dropped` found no room, `grouped` waits for the end of its group, `missed` was refused and counted,
+`unstored` has no ledger to go to.
 """
 
 
 class Group:
-    """The records since `before_ack` began; `kept` says what became of them once it has ended."""
+    """The records since `before_ack` began; `kept` says what became of them once it has ended.
 
-    def __init__(self, write: Callable[[Sequence[Record]], Kept]) -> None:
+    `is_exact` once any block that it serves asked for that.
+    """
+
+    def __init__(self, write: Callable[[Sequence[Record]], Kept], *, exact: bool) -> None:
         self._write = write
+        self.is_exact = exact
         self._records: list[Record] = []
         self._pid = os.getpid()
         self._is_open = True
@@ -39,6 +45,15 @@ class Group:
         if self._pid != os.getpid():
             return  # the parent writes them
         self.kept = self._write(self._records) if self._records else "unstored"
+
+    def confirm(self) -> None:
+        """Raises WriteError if the group is exact and its records have not reached the ledger."""
+        if self.is_exact and self.kept in ("queued", "dropped", "missed"):
+            raise WriteError(
+                self.kept,
+                f"the {len(self._records)} records of this task are {self.kept}, not written to the ledger; "
+                "its queue has to deliver it again",
+            )
 
 
 current_group: ContextVar[Group | None] = ContextVar("otel_queue_group", default=None)

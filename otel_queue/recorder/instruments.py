@@ -2,13 +2,14 @@
 
 import platform
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
 from otel_queue.catalog import ATTEMPTS, CATALOG
-from otel_queue.export.preaggregated import LabelledHistogram, PreaggregatedCounter
+from otel_queue.recorder.preaggregated import LabelledHistogram, PreaggregatedCounter
+from otel_queue.recorder.writer import Writer
 from otel_queue.version import __version__
 
 ATTEMPT_DURATION: Final = "convoy_event_delivery_attempt_duration_seconds"
@@ -36,8 +37,6 @@ _HISTOGRAMS: Final = (END_TO_END, ATTEMPT_DURATION, PROCESS_DURATION, WAIT)
 NAMES: Final = frozenset((*_COUNTERS, *_HISTOGRAMS, BUILD_INFO))
 """Every metric that a worker exports."""
 
-Totals = Callable[[], Mapping[str, int]]
-
 
 class WorkerInstruments:
     """Counters and histograms by name, bound to one meter at a time.
@@ -53,7 +52,7 @@ class WorkerInstruments:
             name: LabelledHistogram(name, CATALOG[name].keys, self.dropped_labels, most_sets) for name in _HISTOGRAMS
         }
         self._errors = self.counters[ERRORS]
-        self._ledger_errors: Totals = dict
+        self._writer: Writer | None = None
         self._reported: Counter[str] = Counter()
         self.bind(meter)
 
@@ -89,9 +88,9 @@ class WorkerInstruments:
             counter.reset()
         self._reported = Counter(self._ledger_errors())
 
-    def watch(self, ledger_errors: Totals) -> None:
-        """Reports the growth of these totals, by reason, as errors of the ledger lane."""
-        self._ledger_errors = ledger_errors
+    def watch(self, writer: Writer | None) -> None:
+        """Reports what this writer could not write, by reason, as errors of the ledger lane."""
+        self._writer = writer
         self._reported.clear()
 
     def _collected(self, _: CallbackOptions) -> Iterable[Observation]:
@@ -105,6 +104,9 @@ class WorkerInstruments:
             refused = counter.hand_over()
             if refused and name != ERRORS:
                 self._errors.add(("recorder", "bad_label"), refused)
+
+    def _ledger_errors(self) -> Mapping[str, int]:
+        return {} if self._writer is None else self._writer.errors()
 
     def _report_ledger_errors(self) -> None:
         for reason, total in self._ledger_errors().items():

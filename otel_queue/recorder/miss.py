@@ -21,18 +21,18 @@ class Miss(Exception):  # noqa: N818 # it is caught inside the recorder, and cou
         super().__init__(message)
 
 
-def identifier(reason: str, text: object) -> str:
+def identifier(reason: str, told: object) -> str:
     """A project's or row's id: text of some length that is valid Unicode."""
-    if type(text) is str and 0 < len(text) <= MOST_ID_CHARACTERS:
-        if text.isascii():
-            return text
+    if type(told) is str and 0 < len(told) <= MOST_ID_CHARACTERS:
+        if told.isascii():
+            return told
         try:
-            text.encode()
+            told.encode()
         except UnicodeEncodeError:
             pass
         else:
-            return text
-    raise Miss(reason, f"{_shown(text)} is no id of 1 to {MOST_ID_CHARACTERS} characters")
+            return told
+    raise Miss(reason, f"{_shown(told)} is no id of 1 to {MOST_ID_CHARACTERS} characters")
 
 
 def label(told: object) -> Label:
@@ -42,14 +42,14 @@ def label(told: object) -> Label:
     raise Miss("bad_label", f"{_shown(told)} is neither text nor None nor UNTOLD")
 
 
-def status(text: object) -> str:
+def status(told: object) -> str:
     """A delivery status of the known set."""
     try:
-        if isinstance(text, str):
-            return labels.status(text)
+        if isinstance(told, str):
+            return labels.status(told)
     except ValueError:
         pass
-    raise Miss("bad_status", f"{_shown(text)} is no delivery status")
+    raise Miss("bad_status", f"{_shown(told)} is no delivery status")
 
 
 def time_us(told: object) -> int:
@@ -77,10 +77,10 @@ def day(told: object) -> str:
     raise Miss("bad_day", f"{_shown(told)} is no day in the form YYYYMMDD")
 
 
-def name(told: object) -> str:
-    """A project's or organisation's name, which may be empty."""
+def text(told: object) -> str:
+    """A name, which may be empty; what is wrong inside the text is cleaned later, as a label's."""
     if isinstance(told, str):
-        return labels.clean(told)
+        return told
     raise Miss("bad_label", f"{_shown(told)} is no text")
 
 

@@ -1,19 +1,18 @@
 """The one object that a worker records with."""
 
 import logging
-import os
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from opentelemetry.metrics import MeterProvider, get_meter_provider
 
 from otel_queue import labels
 from otel_queue.catalog import ATTEMPTS
 from otel_queue.errors import OtelQueueError
-from otel_queue.export.preaggregated import MOST_SETS, LabelledHistogram, Told
+from otel_queue.fork import call_in_children
 from otel_queue.lifecycle import (
     UNTOLD,
     AttemptMade,
@@ -29,10 +28,9 @@ from otel_queue.recorder import instruments, miss
 from otel_queue.recorder.asynchronous import AsynchronousRecorder
 from otel_queue.recorder.group import Group, Kept, current_group
 from otel_queue.recorder.miss import Miss
+from otel_queue.recorder.preaggregated import MOST_SETS, LabelledHistogram, Told
+from otel_queue.recorder.writer import Writer
 from otel_queue.version import __version__
-
-if TYPE_CHECKING:
-    from otel_queue.ledger.writer import Writer
 
 _log: Final = logging.getLogger(__name__)
 
@@ -50,31 +48,30 @@ class Recorder:
     """Records what happened, in two places: OpenTelemetry instruments and, with a `writer`, the ledger.
 
     One object serves a whole process: threads, coroutines (see `asynchronous`) and forked children, which begin
-    with nothing of their parent's. No method raises for the values it is given or for what Redis does: what cannot
-    be recorded is counted in otel_queue_errors_total{lane="recorder"}.
+    with nothing of their parent's. No method but `before_ack`, where it is to be `exact`, raises for the values it is
+    given or for what Redis does: what cannot be recorded is counted in otel_queue_errors_total{lane="recorder"}.
 
     Without `meter_provider` the application's own is used, also when it is set later; `otel_queue.views` says what
     that one needs. A MeterProvider can have one recorder, since the SDK ignores the callbacks of an instrument
-    that is created twice: OtelQueueError.
-
-    A writer that never waits (`writer_waits=False`, the buffered one) is called in place by `asynchronous`.
+    that is created twice: OtelQueueError, as for a `writer` that is none. What the writer could not write is counted
+    in otel_queue_errors_total{lane="ledger"}.
     """
 
     def __init__(
         self,
         meter_provider: MeterProvider | None = None,
         *,
-        writer: "Writer | None" = None,
-        writer_waits: bool = True,
+        writer: Writer | None = None,
         most_label_sets: int = MOST_SETS,
         now_us: Callable[[], int] = _now_us,
     ) -> None:
         provider = meter_provider or get_meter_provider()
+        self._writer = _checked(writer)
         _claim(provider)
-        self._writer = writer
         self._now_us = now_us
         self._codes: dict[str | int | None, str] = {None: labels.NO_RESPONSE}
         self._instruments = instruments.WorkerInstruments(provider.get_meter(SCOPE, __version__), most_label_sets)
+        self._instruments.watch(writer)
         counters, histograms = self._instruments.counters, self._instruments.histograms
         self._attempts = counters[ATTEMPTS]
         self._ingested = counters[instruments.INGESTED]
@@ -89,8 +86,8 @@ class Recorder:
         self._attempt_duration = histograms[instruments.ATTEMPT_DURATION]
         self._process_duration = histograms[instruments.PROCESS_DURATION]
         self._wait = histograms[instruments.WAIT]
-        self.asynchronous = AsynchronousRecorder(self, waits=writer is not None and writer_waits)
-        _reset_after_fork(self)
+        self.asynchronous = AsynchronousRecorder(self)
+        call_in_children(self._after_fork)
 
     # Lifecycle ---------------------------------------------------------------------------------------------------
 
@@ -208,9 +205,9 @@ class Recorder:
             record = ProjectDescribed(
                 miss.identifier("bad_project", project),
                 self._time(time_us),
-                miss.name(project_name),
-                miss.name(organisation_id),
-                miss.name(organisation_name),
+                miss.text(project_name),
+                miss.text(organisation_id),
+                miss.text(organisation_name),
             )
         except Exception as error:
             return self._missed(error)
@@ -225,23 +222,26 @@ class Recorder:
         return self._keep(record)
 
     @contextmanager
-    def before_ack(self) -> Iterator[Group]:
+    def before_ack(self, *, exact: bool = False) -> Iterator[Group]:
         """Writes the records made inside together when it ends, so that they are kept before the task is.
 
-        They are written also when the block raises, since what they tell has happened. A block inside another one
-        joins it. Threads started inside write for themselves.
+        They are written also when the block raises, since what they tell has happened. With `exact` a block that
+        ends well raises WriteError unless all of them have reached the ledger: a task that fails with it is
+        delivered again. A block inside another one joins it. Threads started inside write for themselves.
         """
         outer = current_group.get()
         if outer is not None and outer.is_open_for(self._write):
+            outer.is_exact |= exact
             yield outer
             return
-        group = Group(self._write)
+        group = Group(self._write, exact=exact)
         token = current_group.set(group)
         try:
             yield group
         finally:
             current_group.reset(token)
             group.commit()
+        group.confirm()
 
     # Instruments alone -------------------------------------------------------------------------------------------
 
@@ -269,7 +269,7 @@ class Recorder:
     def rate_limited(self, bucket: str, outcome: str) -> None:
         """A rate limiter did anything but allow."""
         try:
-            self._rate_limited.add((miss.name(bucket), miss.name(outcome)))
+            self._rate_limited.add((miss.text(bucket), miss.text(outcome)))
         except Exception as error:
             self._missed(error)
 
@@ -308,15 +308,16 @@ class Recorder:
 
     # Composition -------------------------------------------------------------------------------------------------
 
-    def bind(self, meter_provider: MeterProvider, writer: "Writer | None") -> None:
+    def bind(self, meter_provider: MeterProvider, writer: Writer | None) -> None:
         """Uses these from now on. A forked child needs it: its parent's may be locked, and share a connection."""
         _claim(meter_provider)
         self._writer = writer
         self._instruments.bind(meter_provider.get_meter(SCOPE, __version__))
+        self._instruments.watch(writer)
 
-    def watch_ledger(self, errors: Callable[[], Mapping[str, int]]) -> None:
-        """Exports the growth of these totals as otel_queue_errors_total{lane="ledger"}, by reason."""
-        self._instruments.watch(errors)
+    @property
+    def _waits(self) -> bool:
+        return self._writer is not None and self._writer.waits
 
     def _time(self, told: int | None) -> int:
         return self._now_us() if told is None else miss.time_us(told)
@@ -382,12 +383,10 @@ def _claim(provider: MeterProvider) -> None:
     _providers.add(provider)
 
 
-def _reset_after_fork(recorder: Recorder) -> None:
-    reference = weakref.ref(recorder)
-
-    def reset() -> None:
-        living = reference()
-        if living is not None:
-            living._after_fork()
-
-    os.register_at_fork(after_in_child=reset)
+def _checked(writer: Writer | None) -> Writer | None:
+    if writer is not None and not isinstance(writer, Writer):
+        raise OtelQueueError(
+            f"writer is a {type(writer).__name__}, which lacks write, close, errors or waits; "
+            "give what otel_queue.ledger_writer returns"
+        )
+    return writer

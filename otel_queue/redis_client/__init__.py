@@ -10,6 +10,7 @@ from otel_queue.redis_client.reasons import reply_reason
 from otel_queue.redis_client.replies import (
     Fields,
     array,
+    counted,
     counter,
     decimal,
     integer,
@@ -17,13 +18,14 @@ from otel_queue.redis_client.replies import (
     scored,
     taking_apart,
     text,
+    time_us,
     unexpected,
 )
-from otel_queue.redis_client.requests import Answers, ErrorReply, RedisLink, Reply, Request, pack, request
+from otel_queue.redis_client.requests import Answers, ErrorReply, RedisLink, Reply, Request, ask, pack, request
 from otel_queue.redis_client.rounds import Reading, Rounds
 
 __all__ = [
-    "Answers", "ErrorReply", "Fields", "Reading", "RedisLink", "Reply", "Request", "Rounds", "array", "connect",
-    "counter", "decimal", "integer", "names", "pack", "reply_reason", "request", "scored", "taking_apart", "text",
-    "unexpected",
+    "Answers", "ErrorReply", "Fields", "Reading", "RedisLink", "Reply", "Request", "Rounds", "array", "ask", "connect",
+    "counted", "counter", "decimal", "integer", "names", "pack", "reply_reason", "request", "scored", "taking_apart",
+    "text", "time_us", "unexpected",
 ]  # fmt: skip

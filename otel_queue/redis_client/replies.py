@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from otel_queue.errors import MessageError, ReadError
+from otel_queue.errors import ReadError
 from otel_queue.redis_client.reasons import reply_reason
 from otel_queue.redis_client.requests import ErrorReply, Reply
 
@@ -29,8 +29,6 @@ class Fields:
             return parse(reply)
         except ReadError as error:
             self.failures[error.reason] += 1
-        except MessageError:
-            self.failures["undecodable"] += 1
         return None
 
     def integer(self, reply: Reply) -> int | None:
@@ -105,6 +103,20 @@ def counter(reply: Reply) -> int | None:
     """A counter's decimal text; None for a key that does not exist."""
     value = text(reply)
     return None if value is None else decimal(value)
+
+
+def counted(reply: Reply) -> int:
+    """A counter's decimal text; 0 for a key that does not exist."""
+    return counter(reply) or 0
+
+
+def time_us(reply: Reply) -> int:
+    """Redis server time, as TIME answers, in Unix microseconds."""
+    match reply:
+        case [bytes(seconds), bytes(micros)] if seconds.isdigit() and micros.isdigit():
+            if len(seconds) <= 11 and len(micros) <= 6:
+                return int(seconds) * 1_000_000 + int(micros)
+    raise unexpected(reply, "seconds and microseconds")
 
 
 def decimal(value: bytes) -> int:

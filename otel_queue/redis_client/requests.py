@@ -1,6 +1,8 @@
 """Requests: packed commands that travel together, and what answers them."""
 
+import time
 from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
 from typing import Any, Final, NamedTuple, Protocol
 
 import hiredis
@@ -52,3 +54,13 @@ def request(key: bytes, commands: Iterable[tuple[bytes | str | int, ...]]) -> Re
     """The commands as one request. All their keys must share the slot of `key`."""
     packed = [_pack(words) for words in commands]
     return Request(key, b"".join(packed), len(packed))
+
+
+def ask(link: RedisLink, requests: Sequence[Request], timeout_seconds: float) -> list[list[Reply]]:
+    """The replies to each request, in one round trip; raises ReadError if one of them could not be read."""
+    with closing(link.exchange(requests, time.monotonic() + timeout_seconds)) as stream:
+        answers = list(stream)
+    for answer in answers:
+        if isinstance(answer, ReadError):
+            raise answer
+    return [answer for answer in answers if not isinstance(answer, ReadError)]

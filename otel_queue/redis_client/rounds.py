@@ -10,6 +10,7 @@ from contextlib import closing
 from typing import Any, NamedTuple, TypeVar
 
 from otel_queue.errors import ReadError
+from otel_queue.redis_client.replies import time_us
 from otel_queue.redis_client.requests import RedisLink, Reply, Request, request
 
 _T = TypeVar("_T")
@@ -103,10 +104,7 @@ def _keeper(results: dict[int, _T], index: int) -> Callable[[_T], None]:
 
 
 def _time(clock: list[Reply] | ReadError) -> float | None:
-    if isinstance(clock, ReadError):
+    try:
+        return None if isinstance(clock, ReadError) else time_us(clock[0]) / 1e6
+    except ReadError:
         return None
-    match clock[0]:
-        case [bytes(seconds), bytes(micros)] if seconds.isdigit() and micros.isdigit():
-            if len(seconds) <= 11 and len(micros) <= 6:
-                return int(seconds) + int(micros) / 1e6
-    return None

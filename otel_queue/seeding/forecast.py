@@ -30,7 +30,7 @@ class Forecast:
 
 def forecast(rows: Rows, window: Window, *, pause_seconds: float, batch_rows: int) -> Forecast:
     """Reads the first deliveries and writes nothing; raises ReadError."""
-    expected = rows.estimate(window.first_id)
+    expected = rows.estimate(window.first_id, window.first_attempt_id)
     began, read = time.monotonic(), 0
     batches: Iterator[Batch[Any]] = chain(rows.deliveries(window.first_id), rows.events(window.first_id))
     for batch in batches:
@@ -39,6 +39,6 @@ def forecast(rows: Rows, window: Window, *, pause_seconds: float, batch_rows: in
             break
     rate = read / (time.monotonic() - began) if read else None
     total = sum(expected)
-    tracked = expected.deliveries + expected.events
+    tracked = expected.deliveries + expected.events + expected.attempts
     seconds = total / rate + tracked / batch_rows * pause_seconds if rate else None
     return Forecast(expected, rate, seconds, round(max(expected.deliveries, expected.events) * BYTES_PER_DELIVERY))

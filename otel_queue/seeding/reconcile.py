@@ -100,7 +100,8 @@ class Reconcile:
         deliveries = chain(rows.deliveries(window.first_id), rows.undated_deliveries())
         self._each("deliveries", deliveries, repairs.take_deliveries)
         self._each("events", chain(rows.events(window.first_id), rows.undated_events()), repairs.take_events)
-        self._each("attempts", rows.attempts(window.first_attempt_id), repairs.take_attempts)
+        attempts = chain(rows.attempts(window.first_attempt_id), rows.undated_attempts())
+        self._each("attempts", attempts, repairs.take_attempts)
 
     def _each(self, kind: str, batches: Iterable[Batch[Item]], take: Callable[[Sequence[Item]], None]) -> None:
         for batch in batches:

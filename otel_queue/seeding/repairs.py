@@ -8,8 +8,8 @@ from otel_queue import labels
 from otel_queue.ledger.identity import identify
 from otel_queue.ledger.reader import Labels
 from otel_queue.ledger.states import TOLD_BY_CREATED, DeliveryState, EventState
-from otel_queue.lifecycle import STATUSES, AttemptMade, DeliveryCreated, EventCreated, Record, StatusSet
-from otel_queue.postgres.rows import AttemptRow, DeliveryRow, EventRow
+from otel_queue.lifecycle import STATUSES, DeliveryCreated, EventCreated, Record, StatusSet
+from otel_queue.postgres.rows import DeliveryRow, EventRow
 
 # In multiples of `max_skew`: the hooks of a row's last change told times up to one ahead of it, and those of a change
 # that the reading did not see tell times from one before it on. Between the two there has to be room.
@@ -116,10 +116,3 @@ def repair_event(row: EventRow, state: EventState | None, told: str | None) -> R
     before_us = max(min(born_us, state.time_us) - 1, 1)
     finding = Finding(row.project, "event source", row.id, "source", told, source)
     return Repair([finding], [EventCreated(row.project, row.id, before_us, row.source)])
-
-
-def repair_attempt(row: AttemptRow) -> Repair:
-    """What it takes to count an attempt that the ledger does not know."""
-    made = AttemptMade(row.project, row.id, row.created_us or 1, row.endpoint, row.succeeded, row.http_status)
-    outcome = f"{labels.outcome(row.succeeded)} {labels.http_status_code(row.http_status)}"
-    return Repair([Finding(row.project, "attempt missing", row.id, "status", None, outcome)], [made])

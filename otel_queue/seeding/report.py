@@ -18,11 +18,13 @@ class Report:
     """Counts by project and kind. `left` is what could not be repaired, by project and why.
 
     `moving` are rows, and days, that change too much to be judged: the next run looks at them again. `beyond` are rows
-    of days that the ledger has closed, where they cannot be.
+    of days that the ledger has closed, where they cannot be, and `early_attempts` those of before its birth, where its
+    counter starts.
     """
 
     is_dry: bool
     read: Counter[str] = field(default_factory=Counter)
+    early_attempts: int = 0
     found: Counter[tuple[str, str]] = field(default_factory=Counter)
     moving: Counter[tuple[str, str]] = field(default_factory=Counter)
     beyond: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -49,6 +51,7 @@ class Report:
             {
                 "dry_run": self.is_dry,
                 "read": dict(self.read),
+                "early_attempts": self.early_attempts,
                 "repairs": _rows(self.found, "what"),
                 "moving": _rows(self.moving, "what"),
                 "beyond": _rows(self.beyond, "what"),

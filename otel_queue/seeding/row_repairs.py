@@ -12,8 +12,9 @@ from otel_queue.ledger.store import LedgerStore
 from otel_queue.ledger.tracked import Kind, Marks, Place, Tracked
 from otel_queue.lifecycle import Record
 from otel_queue.postgres.rows import AttemptRow, DeliveryRow, EventRow
+from otel_queue.seeding.attempts import UNTIMED, by_birth, made_at, repair_attempt
 from otel_queue.seeding.pace import WRITE_SECONDS, Pace
-from otel_queue.seeding.repairs import Repair, Rest, repair_attempt, repair_delivery, repair_event
+from otel_queue.seeding.repairs import Repair, Rest, repair_delivery, repair_event
 from otel_queue.seeding.report import Report
 
 _Row = TypeVar("_Row", DeliveryRow, EventRow, AttemptRow)
@@ -62,8 +63,14 @@ class RowRepairs:
 
     def take_attempts(self, rows: Sequence[AttemptRow]) -> None:
         """Counts those that were made since the ledger began and are not known."""
-        since = [row for row in rows if (row.created_us or 0) >= self._birth_us]
-        self._take("attempt", since, _created_us, lambda _: None, lambda *_: {}, lambda row, *_: repair_attempt(row))
+        found = by_birth(rows, self._birth_us)
+        self._report.early_attempts += found.early
+        for row in found.untimed:
+            self._report.left[row.project, UNTIMED] += 1
+        self._take(
+            "attempt", found.since, lambda row: made_at(row) or 0, lambda _: None, lambda *_: {},
+            lambda row, *_: repair_attempt(row),
+        )  # fmt: skip
 
     def _take(
         self,
@@ -161,5 +168,5 @@ def _changed_us(row: DeliveryRow) -> int:
     return row.updated_us
 
 
-def _created_us(row: EventRow | AttemptRow) -> int:
+def _created_us(row: EventRow) -> int:
     return row.created_us or 0

@@ -5,14 +5,16 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 
 from otel_queue import labels
 from otel_queue.errors import WriteError
 from otel_queue.ledger.counts import CountsStore
 from otel_queue.ledger.store import LedgerStore, Written
 from otel_queue.ledger.writer import OF_ONE_PROJECT, by_project
-from otel_queue.lifecycle import AttemptMade, DeliveryCreated, EventCreated, ProjectDescribed, Record
-from otel_queue.postgres.rows import AttemptRow, Batch, DeliveryRow, EventRow, Rows
+from otel_queue.lifecycle import DeliveryCreated, EventCreated, ProjectDescribed, Record
+from otel_queue.postgres.rows import Batch, DeliveryRow, EventRow, Rows
+from otel_queue.seeding.attempts import UNTIMED, by_birth, record_of
 from otel_queue.seeding.old_days import OldDays, count_old_days
 from otel_queue.seeding.pace import WRITE_SECONDS, Pace
 from otel_queue.seeding.progress import Progress
@@ -23,11 +25,13 @@ from otel_queue.seeding.window import Window, window_at
 class Seeded:
     """What a seed did. `rows` are those read, by kind; `written` is what became of the tracked ones.
 
-    `old_days` counts the days that were put, `left_out` those of each project that were not, since they are closed.
-    `unmergeable` are rows that could not be merged, by why.
+    `early_attempts` are those of before the ledger's birth, where its counter starts. `old_days` counts the days that
+    were put, `left_out` those of each project that were not, since they are closed. `unmergeable` are rows that could
+    not be merged, by why.
     """
 
     rows: Counter[str] = field(default_factory=Counter)
+    early_attempts: int = 0
     written: Written = field(default_factory=Written)
     old_days: int = 0
     left_out: dict[str, list[str]] = field(default_factory=dict)
@@ -36,7 +40,7 @@ class Seeded:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every row that was read is in the ledger."""
+        """Whether every row that was read is in the ledger, if it is of the ledger's time."""
         return not (self.written.late or self.left_out or self.unmergeable)
 
 
@@ -109,13 +113,12 @@ class Seed:
             self._merge(records, len(batch.rows), "events")
 
     def _merge_attempts(self, window: Window) -> None:
-        """The counter began with the ledger: what was attempted before is not in it."""
-        for batch in self._rows.attempts(window.first_attempt_id):
-            self._merge(
-                [_attempt(row, at) for row in batch.rows if (at := row.created_us or 0) >= window.birth_us],
-                len(batch.rows),
-                "attempts",
-            )
+        for batch in chain(self._rows.attempts(window.first_attempt_id), self._rows.undated_attempts()):
+            found = by_birth(batch.rows, window.birth_us)
+            self.seeded.early_attempts += found.early
+            if found.untimed:
+                self.seeded.unmergeable[UNTIMED] += len(found.untimed)
+            self._merge([record_of(row) for row in found.since], len(batch.rows), "attempts")
 
     def _put_old_days(self, window: Window) -> None:
         old = count_old_days(self._rows, window, self._count_old)
@@ -164,7 +167,3 @@ def put_old_days(old: OldDays, counts: CountsStore, window: Window, pace: Pace, 
         if put.left_out:
             seeded.left_out[project] = put.left_out
         pace.rest()
-
-
-def _attempt(row: AttemptRow, time_us: int) -> AttemptMade:
-    return AttemptMade(row.project, row.id, time_us, row.endpoint, row.succeeded, row.http_status)

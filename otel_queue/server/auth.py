@@ -14,6 +14,8 @@ import bcrypt
 # bcrypt reads no further; htpasswd and Go's bcrypt cut here in silence, the Python package raises instead.
 _PASSWORD_BYTES: Final = 72
 _REMEMBERED: Final = 64
+# Seconds for a comparison, and twice as many with each step: a stranger may ask for one with every request.
+MOST_COST: Final = 16
 _ALPHABET: Final = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
 
@@ -90,6 +92,11 @@ def is_bcrypt_hash(text: str) -> bool:
     return True
 
 
+def cost_of(hashed: str) -> int:
+    """The cost of a bcrypt hash: a comparison takes 2 to that power rounds."""
+    return int(hashed.split("$")[2])
+
+
 def _parse(header: str | None) -> tuple[bytes, bytes] | None:
     """User and password, or None where the header is not of the Basic scheme or cannot be decoded."""
     scheme, _, encoded = (header or "").partition(" ")
@@ -111,6 +118,6 @@ def _matches(password: bytes, hashed: bytes) -> bool:
 
 def _hash_of_nobody(hashes: Iterable[bytes]) -> bytes:
     """A hash that costs as much as the dearest of `hashes`, and whose password nobody knows."""
-    cost = max((int(hashed.split(b"$")[2]) for hashed in hashes), default=10)
+    cost = max((cost_of(hashed.decode()) for hashed in hashes), default=10)
     checksum = "".join(secrets.choice(_ALPHABET) for _ in range(31))
     return bcrypt.gensalt(cost) + checksum.encode()

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from otel_queue.errors import ConfigError
-from otel_queue.server.auth import is_bcrypt_hash
+from otel_queue.server.auth import MOST_COST, cost_of, is_bcrypt_hash
 from otel_queue.server.tls import CIPHER_SUITES, CLIENT_AUTH_TYPES, TLS13_SUITES, VERSIONS, TlsConfig
 
 _CA_TYPES = ("VerifyClientCertIfGiven", "RequireAndVerifyClientCert")
@@ -241,6 +241,11 @@ class _Reading:
                 self._fault(
                     f"basic_auth_users: the value of {_shown(user)} is not a bcrypt hash;"
                     " make one with: htpasswd -nBC 10 NAME"
+                )
+            elif (cost := cost_of(hashed)) > MOST_COST:
+                self._fault(
+                    f"basic_auth_users: the hash of {_shown(user)} has cost {cost}, so that one comparison takes"
+                    f" minutes to days; at most {MOST_COST} is taken, 10 is enough: htpasswd -nBC 10 NAME"
                 )
             else:
                 users[user] = hashed

@@ -65,24 +65,24 @@ class Entry:
         return replace(self, skipped={**self.skipped, reason: self.skipped.get(reason, 0) + 1})
 
 
-Memory = Mapping[LabelValues, Standing]
+Standings = Mapping[LabelValues, Standing]
 
 
 def advance(
     entry: Entry | None,
-    memory: Memory,
+    before: Standings,
     comparison: Comparison,
     legacy: Mapping[str, int],
     tolerance: Tolerance,
     time: float,
-) -> tuple[Entry, Memory]:
+) -> tuple[Entry, Standings]:
     """The entry after one more comparison, at `time`, and the series to remember for the next one.
 
-    `memory` is what the comparison before returned, or its worst series where another process made it. The first
+    `before` is what the comparison before returned, or its worst series where another process made it. The first
     comparison under other tolerances begins a new run.
     """
     entry = entry or Entry(comparison.metric, tolerance.digest)
-    found = [_lasting(difference, memory.get(difference.labels), tolerance, time)
+    found = [_lasting(difference, before.get(difference.labels), tolerance, time)
              for difference in comparison.differences]  # fmt: skip
     standing = sum(item.stands for item in found)
     is_new_run = standing > 0 or entry.within_since is None or entry.rule != tolerance.digest

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -14,18 +13,7 @@ from typing import Any, Final, Literal
 from otel_queue.catalog import CATALOG
 from otel_queue.config.settings import DOMAIN_METRICS
 from otel_queue.errors import ReadError
-from otel_queue.redis_client import (
-    ErrorReply,
-    RedisLink,
-    Reply,
-    array,
-    integer,
-    names,
-    reply_reason,
-    request,
-    taking_apart,
-    text,
-)
+from otel_queue.redis_client import RedisLink, Reply, ask, integer, names, request, taking_apart, time_us
 from otel_queue.shadow.comparison import SIDES, Side
 from otel_queue.shadow.entry import Entry, Standing
 
@@ -59,7 +47,6 @@ class Journal:
     def read(self) -> Journaled:
         """Every entry that is one; what is not is counted as `broken_journal`, and the next comparison replaces it."""
         clock, fields = self._exchange(("TIME",), ("HGETALL", self.key))
-        seconds, microseconds = array(clock)
         flat = names(fields)
         entries: dict[str, Entry] = {}
         failures: Counter[str] = Counter()
@@ -73,7 +60,7 @@ class Journal:
                 entries[metric] = decode(metric, kept)
             except ReadError as error:
                 failures[error.reason] += 1
-        return Journaled(int(text(seconds) or 0) + int(text(microseconds) or 0) / 1e6, entries, failures, digests)
+        return Journaled(time_us(clock) / 1e6, entries, failures, digests)
 
     def keep(self, entries: Iterable[Entry], read: Journaled) -> int:
         """Replaces entries that are still as they were `read`; returns how many were not, another's being newer."""
@@ -87,13 +74,7 @@ class Journal:
         self._link.close()
 
     def _exchange(self, *commands: tuple[bytes | str | int, ...]) -> list[Reply]:
-        [answer] = self._link.exchange([request(self.key, commands)], time.monotonic() + self._timeout)
-        if isinstance(answer, ReadError):
-            raise answer
-        for reply in answer:
-            if isinstance(reply, ErrorReply):
-                raise ReadError(reply_reason(reply), str(reply))
-        return answer
+        return ask(self._link, [request(self.key, commands)], self._timeout)[0]
 
 
 @cache

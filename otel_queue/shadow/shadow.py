@@ -15,7 +15,7 @@ from otel_queue.ledger.reader import LedgerReader
 from otel_queue.samples import Family
 from otel_queue.series_budget import NO_BUDGET
 from otel_queue.shadow.comparison import Comparison, Increases, compare
-from otel_queue.shadow.entry import Entry, Memory, advance
+from otel_queue.shadow.entry import Entry, Standings, advance
 from otel_queue.shadow.journal import Journal, Journaled
 from otel_queue.shadow.legacy import name_differences
 from otel_queue.shadow.tolerance import Tolerance
@@ -134,7 +134,7 @@ class Shadow:
         self._tolerances = tolerances
         self._increases = {name: Increases() for name in tolerances if CATALOG[name].kind == "counter"}
         # What we remember of more series than an entry holds, and the time of the comparison it comes from.
-        self._memories: dict[str, tuple[float, Memory]] = {}
+        self._remembered: dict[str, tuple[float, Standings]] = {}
         self._failures: Counter[str] = Counter()
         self._lock = threading.Lock()
 
@@ -187,7 +187,7 @@ class Shadow:
         with _journal():
             held = self._journal.read()
         self._count(Counter(held.failures).elements())
-        memories: dict[str, tuple[float, Memory]] = {}
+        remembered: dict[str, tuple[float, Standings]] = {}
         entries: list[Entry] = []
         for metric, found in compared.items():
             entry, rule = held.entries.get(metric), self._tolerances[metric]
@@ -196,15 +196,15 @@ class Shadow:
                     self._count([found])
                 entries.append((entry or Entry(metric, rule.digest)).skip(found))
                 continue
-            memory = self._memory(metric, held)
-            entry, memory = advance(entry, memory, found, legacy.get(metric, {}), rule, time)
+            before = self._before(metric, held)
+            entry, standings = advance(entry, before, found, legacy.get(metric, {}), rule, time)
             entries.append(entry)
-            memories[metric] = time, memory
+            remembered[metric] = time, standings
         with _journal():
             lost = self._journal.keep(entries, held)
         if lost:
             raise ReadError("journal_taken", f"{lost} entries were replaced by another exporter meanwhile")
-        self._memories |= memories
+        self._remembered |= remembered
 
     def _compare(
         self, tolerance: Tolerance, database: Family | None, time: float, lag_seconds: float
@@ -222,13 +222,13 @@ class Shadow:
         except ReadError as error:
             return error.reason
 
-    def _memory(self, metric: str, held: Journaled) -> Memory:
-        """Our own memory if the last comparison was ours, else the worst series as they were written."""
+    def _before(self, metric: str, held: Journaled) -> Standings:
+        """What we remember if the last comparison was ours, else the worst series as they were written."""
         entry = held.entries.get(metric)
         if entry is None:
             return {}
-        time, memory = self._memories.get(metric, (None, {}))
-        return memory if time == entry.last else {item.labels: item for item in entry.worst}
+        time, remembered = self._remembered.get(metric, (None, {}))
+        return remembered if time == entry.last else {item.labels: item for item in entry.worst}
 
 
 @contextmanager

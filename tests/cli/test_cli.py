@@ -1,15 +1,21 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import redis
 
 from otel_queue import doctor
+from otel_queue.asynq import keys
+from otel_queue.asynq.message import ServerInfo
 from otel_queue.asynq.queue_info import QUEUE_INFO_FIELDS
-from otel_queue.catalog import CATALOG
+from otel_queue.catalog import ATTEMPTS, CATALOG
 from otel_queue.cli import FINDING, FINE, UNREACHABLE, USAGE, main
+from otel_queue.demo.broker import Broker
+from otel_queue.demo.heartbeat import beat_server
 from otel_queue.errors import ReadError
 from otel_queue.redis_client import Answers, RedisLink, Request, connect
 from tests.asynq_writer import AsynqWriter
@@ -48,6 +54,18 @@ def test_inspect_shows_other_things_too(
     assert main(["inspect", *what, *form, "--redis-url", redis_url]) == FINE
     out = capsys.readouterr().out
     assert isinstance(json.loads(out), list) if form else out.splitlines()
+
+
+def test_inspect_shows_busy_workers_that_cannot_be_read_as_unknown(
+    redis_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = ServerInfo("host-a", 7, "server-1", 10, {"default": 1})
+    with redis.Redis.from_url(redis_url) as client:
+        beat_server(Broker(client, time.time), server, [])
+        client.hset(keys.workers("host-a", 7, "server-1"), "broken", b"\xff")
+    assert main(["inspect", "--servers", "--json", "--redis-url", redis_url]) == FINE
+    [found] = json.loads(capsys.readouterr().out)
+    assert (found["server_id"], found["active_workers"]) == ("server-1", None)
 
 
 def test_a_queue_that_does_not_exist_is_a_finding(redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,6 +107,43 @@ def test_check_finds_nothing_wrong_with_a_good_redis(redis_url: str, capsys: pyt
     out = capsys.readouterr().out
     assert "FAIL" not in out
     assert "WARN" not in out
+
+
+def test_check_counts_one_queue_as_one(redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    AsynqWriter(redis_url).pending("default")
+    main(["check", "--redis-url", redis_url])
+    assert "answers and lists 1 queue\n" in capsys.readouterr().out
+    AsynqWriter(redis_url).pending("low")
+    main(["check", "--redis-url", redis_url])
+    assert "answers and lists 2 queues\n" in capsys.readouterr().out
+
+
+def test_check_warns_of_a_variable_that_is_no_setting(
+    redis_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_QUEUE_REDIS_ULR", "redis://elsewhere")
+    monkeypatch.setenv("OTEL_QUEUE_SERVICE_HOST", "10.0.0.1")  # of Kubernetes, for a service of this name
+    assert main(["check", "--redis-url", redis_url]) == FINE
+    assert [line for line in capsys.readouterr().out.splitlines() if "OTEL_QUEUE_" in line and "->" not in line] == [
+        "WARN  OTEL_QUEUE_REDIS_ULR: no such setting"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("parity", "attempts", "warns"),
+    [("legacy", "", True), ("legacy", "ledger", False), ("legacy", "none", False), ("corrected", "", False)],
+)
+def test_check_warns_of_attempts_that_have_no_source(
+    parity: str, attempts: str, warns: bool, tmp_path: Path, redis_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = f'[domain.metrics.{ATTEMPTS}]\nsource = "{attempts}"\n' if attempts else ""
+    file = tmp_path / "otel-queue.toml"
+    file.write_text(
+        f'[domain]\nsource = "postgres"\n{own}[postgres]\ndsn = "postgres://127.0.0.1:1/none"\nparity = "{parity}"\n',
+        encoding="utf-8",
+    )
+    main(["check", "--redis-url", redis_url, "--config", str(file)])
+    assert (f"WARN  attempts: {ATTEMPTS} has no source" in capsys.readouterr().out) == warns
 
 
 def test_check_names_each_command_that_is_refused_and_how_to_permit_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -75,7 +75,7 @@ def test_expire_takes_days_out_and_refuses_what_is_no_day(ledger: str, capsys: p
     assert "must be YYYYMMDD" in capsys.readouterr().err
     day = day_of(time.time_ns() // 1000)
     assert main(["ledger", "expire", "--through", day, "--redis-url", ledger]) == FINE
-    assert capsys.readouterr().out == "P: 1 days expired\n"
+    assert capsys.readouterr().out == "P: 1 day expired\n"
 
 
 def test_fold_keeps_the_counts_under_the_settled_days(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,8 @@
+import time
+
 from otel_queue.asynq import keys
+from otel_queue.demo.broker import Broker
+from otel_queue.demo.heartbeat import beat_scheduler, beat_server
 from tests.faults.drill import (
     IMPATIENT,
     PENDING,
@@ -12,10 +16,17 @@ from tests.faults.drill import (
     true_or_absent,
     wait_for_values,
 )
+from tests.inspector.filled import ENTRIES, SERVER
 from tests.servers.otel_queue import serve
 from tests.servers.redis import redis_server
 
 MEMORY = "asynq_queue_memory_usage_approx_bytes"
+COUNTED_FROM_ENTRIES = {
+    "asynq_servers", "asynq_server_concurrency", "asynq_queue_servers", "asynq_queue_concurrency",
+    "asynq_queue_busy_workers", "asynq_scheduler_entries", "asynq_scheduler_lateness_seconds",
+}  # fmt: skip
+SERVER_KEY = keys.server(SERVER.host, SERVER.pid, SERVER.server_id)
+SCHEDULER_KEY = keys.scheduler("host-a", 7, "scheduler-1")
 READER = (
     "reader on >secret resetchannels -@all +ping +select +time +multi +exec +discard +smembers +sismember +scard "
     "+sscan +llen +lrange +zcard +zcount +zscore +zmscore +zrange +zrangebyscore +zrevrange +get +mget +exists "
@@ -98,6 +109,50 @@ def test_a_key_of_another_type_takes_convoys_gauge_away_and_does_not_lower_it() 
             )
             assert partial.value("convoy_event_queue_scheduled_total") is None
             assert partial.value("asynq_tasks_enqueued_total", queue=QUEUE, state="pending") == PENDING
+
+
+def test_servers_workers_and_scheduler_entries_of_which_one_cannot_be_decoded_are_unknown_and_not_fewer() -> None:
+    """During: what would count them is absent, reason undecodable, and the queues are there. After: all of it."""
+    with redis_server() as server:
+        client = server.client()
+        fill(client)
+        broker = Broker(client, time.time)
+        beat_server(broker, SERVER, [])
+        beat_scheduler(broker, SCHEDULER_KEY, ENTRIES)
+        for key in (SERVER_KEY, SCHEDULER_KEY):  # a drill may take longer than their ten seconds
+            client.persist(key)
+        client.zadd(keys.SERVERS, {SERVER_KEY: time.time() + 3600})
+        client.zadd(keys.SCHEDULERS, {SCHEDULER_KEY: time.time() + 3600})
+        client.hset(keys.workers_of(SERVER_KEY), "broken", b"\xff")
+        with serve(server.url, config=IMPATIENT) as served:
+            partial = served.scrape_until(
+                lambda scrape: shows(scrape) and errors(scrape, "undecodable") > 0,
+                what="the queue is shown and the broken worker is counted",
+            )
+            assert partial.value("asynq_queue_servers", queue="filled") == 1
+            assert partial.values("asynq_queue_busy_workers") == []
+
+            broken = keys.server("host-b", 1, "server-2")
+            client.zadd(keys.SERVERS, {broken: time.time() + 3600})
+            client.set(broken, b"\xff")
+            client.lpush(SCHEDULER_KEY, b"\xff")
+            absent = served.scrape_until(
+                lambda scrape: shows(scrape) and not scrape.queue_names() & COUNTED_FROM_ENTRIES,
+                what="servers and scheduler entries are absent",
+                always=true_or_absent,
+            )
+            assert is_up(absent)
+
+            client.delete(broken, keys.workers_of(SERVER_KEY))
+            client.lpop(SCHEDULER_KEY)
+            served.scrape_until(
+                lambda scrape: (
+                    scrape.value("asynq_queue_servers", queue="filled") == 1
+                    and scrape.value("asynq_queue_busy_workers", queue="filled") == 0
+                    and scrape.value("asynq_scheduler_entries") == len(ENTRIES)
+                ),
+                what="servers, workers and scheduler entries are shown",
+            )
 
 
 def test_the_list_of_queues_holds_another_type() -> None:

@@ -1,4 +1,4 @@
-"""How much is tried: a share that takes seconds, or with TESTS_FUZZ=full more than two million inputs in all."""
+"""How much is tried: a share that takes seconds, or with TESTS_FUZZ=full more than two million in all."""
 
 import os
 import random

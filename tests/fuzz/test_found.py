@@ -32,6 +32,7 @@ from tests.shadow.test_journal import entry
 
 METRIC = "[domain.metrics.convoy_event_queue_total]\n"
 LONG = "9" * 5_000
+HASH_OF_NOBODY = "shLql9zlq/2uYm1OW1xO1uUustK/i1FCnPAV99ZE1A7H4RZg9yUc7"
 
 
 @pytest.mark.parametrize(
@@ -192,3 +193,14 @@ def test_a_state_or_day_that_is_none_is_a_read_error(redis_server: RedisServer, 
     with pytest.raises(ReadError):
         Upkeep(link).check("p")
     link.close()
+
+
+def test_a_hash_that_would_keep_the_server_busy_for_hours_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "web.yml"
+    for cost, is_taken in (("16", True), ("17", False), ("31", False)):
+        file.write_text(f"basic_auth_users: {{alice: '$2b${cost}${HASH_OF_NOBODY}'}}")
+        if is_taken:
+            assert list(read_web_config(file).basic_auth_users) == ["alice"]
+        else:
+            with pytest.raises(ConfigError, match=f"the hash of alice has cost {cost}"):
+                read_web_config(file)

@@ -10,14 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_queue.asynq.message import (
-    SchedulerEnqueueEvent,
     TaskMessage,
-    decode_scheduler_enqueue_event,
     decode_scheduler_entry,
     decode_server_info,
     decode_task_message,
     decode_worker_info,
-    encode_scheduler_enqueue_event,
     encode_scheduler_entry,
     encode_server_info,
     encode_task_message,
@@ -37,10 +34,6 @@ DECODERS: dict[str, tuple[Callable[[bytes], Any], list[bytes]]] = {
     "server": (decode_server_info, [encode_server_info(SERVER)]),
     "worker": (decode_worker_info, [encode_worker_info(WORKER)]),
     "entry": (decode_scheduler_entry, [encode_scheduler_entry(entry) for entry in ENTRIES]),
-    "event": (
-        decode_scheduler_enqueue_event,
-        [encode_scheduler_enqueue_event(SchedulerEnqueueEvent("t", 1_700_000_000.5))],
-    ),
 }
 
 

@@ -7,7 +7,9 @@ import pytest
 
 from otel_queue.asynq import keys
 from otel_queue.asynq.inspector import Inspector
+from otel_queue.config import RedisConfig
 from otel_queue.errors import ReadError
+from otel_queue.redis_client import ask, connect, request
 from tests.inspector.filled import FILLED, assert_filled, assert_shows_all, fill, fill_queue, inspecting, queue_of
 from tests.inspector.test_least_permissions import LEAST, acl_line
 from tests.servers.process import free_port, wait_until
@@ -205,6 +207,22 @@ def test_a_dead_node_costs_its_own_queues_only_until_it_is_back(breakable_cluste
             fill_queue(client, lost)
         wait_until(lambda: inspector.snapshot().failures == {}, what="every node is read again")
         assert_filled(queue_of(inspector, lost))
+
+
+def test_one_exchange_is_refused_whole_when_a_node_cannot_answer_its_part(breakable_cluster: Cluster) -> None:
+    cluster = breakable_cluster
+    names = one_queue_per_node(cluster)
+    pending = [keys.queue_key(name, "pending") for name in names]
+    requests = [request(key, [("LLEN", key)]) for key in pending]
+    with contextlib.closing(connect(RedisConfig(url=cluster.url, connect_timeout_seconds=1.0))) as link:
+        assert ask(link, requests, 5.0) == [[0], [0], [0]]
+        dead = node_of(cluster, names[-1])
+        dead.kill()
+        with pytest.raises(ReadError) as refused:
+            ask(link, requests, 5.0)
+        assert refused.value.reason in ("connection", "cluster_down")
+        dead.start()
+        wait_until(cluster.is_whole, what="the cluster is whole again")
 
 
 @pytest.fixture

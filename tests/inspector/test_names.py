@@ -1,5 +1,6 @@
 """Queue, group and task names are bytes that asynq does not validate: each is read as it is."""
 
+import itertools
 import time
 
 import pytest
@@ -30,6 +31,11 @@ NAMES = [
     b"half \xc3",
     b"surrogate \xed\xa0\x80",
     b'quote"\\',
+    b"back\\slash",
+    rb"\xff\xfe",
+    rb"\\xff\xfe",
+    b"\xff\\xfe",
+    b"\\\xff\xfe",
     b"x" * 10_000,
     b"a}:t:x{b",
 ]
@@ -78,6 +84,14 @@ def test_all_these_names_together_disturb_nobody(inspector: Inspector, client: r
     assert snapshot.failures == {}
     assert_filled(next(info for info in snapshot.queues if info.queue == "filled"))
     assert [info.queue for info in snapshot.queues] == sorted(info.queue for info in snapshot.queues)
+
+
+def test_no_two_names_are_shown_as_one() -> None:
+    """Of all short names out of the bytes that escapes are made of, and what most names are is shown as it is."""
+    parts = (b"\\", b"x", b"f", b"\xff", b"xff", b"\\xff")
+    made = {b"".join(chosen) for size in range(6) for chosen in itertools.product(parts, repeat=size)}
+    assert len({keys.display(name) for name in made}) == len(made)
+    assert keys.display(b"back\\slash \\x41") == "back\\slash \\x41"
 
 
 def test_a_name_from_a_command_line_finds_a_queue_that_is_not_utf8(inspector: Inspector, client: redis.Redis) -> None:

@@ -79,8 +79,11 @@ def test_members_whose_keys_have_expired_are_not_reported(inspector: Inspector, 
     assert (snapshot.servers, snapshot.scheduler_entries, snapshot.failures) == ((), (), {})
 
 
-@pytest.mark.parametrize("value", [b"\xff\xff", b'{"Host":"old","PID":1}', b"\x0a\x05ab"])
-def test_what_cannot_be_decoded_is_skipped_and_counted(
+undecodable = pytest.mark.parametrize("value", [b"\xff\xff", b'{"Host":"old","PID":1}', b"\x0a\x05ab"])
+
+
+@undecodable
+def test_a_server_that_cannot_be_decoded_makes_all_servers_unknown(
     inspector: Inspector, client: redis.Redis, broker: Broker, value: bytes
 ) -> None:
     beat_server(broker, SERVER, [WORKER])
@@ -88,15 +91,43 @@ def test_what_cannot_be_decoded_is_skipped_and_counted(
     other = keys.server("host-b", 1, "server-2")
     client.zadd(keys.SERVERS, {other: time.time() + 60})
     client.set(other, value)
+    snapshot = inspector.snapshot()
+    assert (snapshot.servers, snapshot.scheduler_entries) == (None, ENTRIES)
+    assert snapshot.failures == {"undecodable": 1}
+    with pytest.raises(ReadError, match=r"asynq:servers:{host-b:1:server-2} cannot be read: .* ServerInfo"):
+        inspector.servers()
+    assert inspector.scheduler_entries() == list(ENTRIES)
+
+
+@undecodable
+def test_a_worker_that_cannot_be_decoded_makes_its_servers_workers_unknown(
+    inspector: Inspector, client: redis.Redis, broker: Broker, value: bytes
+) -> None:
+    other = replace(SERVER, host="host-b", server_id="server-2")
+    beat_server(broker, SERVER, [WORKER])
+    beat_server(broker, other, [])
     client.hset(WORKERS_KEY, "broken", value)
-    client.lpush(SCHEDULER_KEY, value)
     snapshot = inspector.snapshot()
     assert snapshot.servers is not None
-    assert [(each.info, each.active_workers) for each in snapshot.servers] == [(SERVER, (WORKER,))]
-    assert snapshot.scheduler_entries == ENTRIES
-    assert snapshot.failures == {"undecodable": 3}
-    assert len(inspector.servers()) == 1
-    assert inspector.scheduler_entries() == list(ENTRIES)
+    assert [(each.info, each.active_workers) for each in snapshot.servers] == [(SERVER, None), (other, ())]
+    assert snapshot.failures == {"undecodable": 1}
+    assert [each.active_workers for each in inspector.servers()] == [None, ()]
+
+
+@undecodable
+def test_a_scheduler_entry_that_cannot_be_decoded_makes_all_entries_unknown(
+    inspector: Inspector, client: redis.Redis, broker: Broker, value: bytes
+) -> None:
+    beat_server(broker, SERVER, [WORKER])
+    beat_scheduler(broker, SCHEDULER_KEY, ENTRIES)
+    beat_scheduler(broker, keys.scheduler("host-b", 8, "scheduler-2"), ENTRIES)
+    client.lpush(SCHEDULER_KEY, value)
+    snapshot = inspector.snapshot()
+    assert snapshot.scheduler_entries is None
+    assert snapshot.servers is not None
+    assert snapshot.failures == {"undecodable": 1}
+    with pytest.raises(ReadError, match=r"asynq:schedulers:{host-a:7:scheduler-1} cannot be read: .* SchedulerEntry"):
+        inspector.scheduler_entries()
 
 
 @pytest.mark.parametrize("listing", [keys.SERVERS, keys.SCHEDULERS])

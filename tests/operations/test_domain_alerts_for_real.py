@@ -14,7 +14,7 @@ from otel_queue.ledger.connect import ledger_store
 from otel_queue.ledger.writer import BufferedWriter
 from otel_queue.lifecycle import AttemptMade, DeliveryCreated, EventCreated, StatusSet
 from otel_queue.ulid import new_ulid
-from otel_queue.worker import LedgerWriter, Worker
+from otel_queue.worker import Worker
 from tests.ledger.ledgers import DAY_US, Ledger, day_of, now_us, ulid
 from tests.operations.alert_drills import MOST_SERIES, Alerts, again_and_again, alerting, otel_queue
 from tests.servers.otel_queue import ServeProcess, serve
@@ -88,14 +88,13 @@ class Stage:
     def expire(self, project: str) -> None:
         today = day_of(now_us())
         done = otel_queue("ledger", "expire", "--redis-url", self.ledger.url, "--project", project, "--through", today)
-        assert done.stdout == f"{project}: 1 days expired\n", done.stderr
+        assert done.stdout == f"{project}: 1 day expired\n", done.stderr
 
 
-def small_writer(url: str) -> LedgerWriter:
+def small_writer(url: str) -> BufferedWriter:
     """One that has no room for many records, and stops before its Redis is full."""
     config = Config(redis=RedisConfig(url=url), ledger=LedgerConfig(memory_limit_bytes=BALLAST))
-    buffer = BufferedWriter(ledger_store(config), most_records=ROOM, flush_at_exit=False)
-    return LedgerWriter(buffer, buffer, False)
+    return BufferedWriter(ledger_store(config), most_records=ROOM, flush_at_exit=False)
 
 
 @pytest.fixture(scope="module")

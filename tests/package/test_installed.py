@@ -34,11 +34,12 @@ from typing import Any
 from otel_queue import (
     UNTOLD,
     Config,
-    LedgerWriter,
     OtelQueueError,
     Recorder,
     Task,
     Worker,
+    WriteError,
+    Writer,
     __version__,
     before_ack,
     compose,
@@ -58,7 +59,7 @@ def worker() -> Worker:
     except OtelQueueError as error:
         raise SystemExit(str(error)) from error
 
-    def ledger() -> LedgerWriter:
+    def ledger() -> Writer:
         return ledger_writer(config, waits=True)
 
     return Worker(config, ledger=ledger, listen="127.0.0.1:0")

@@ -12,11 +12,12 @@ import redis
 from otel_queue.config import RedisConfig
 from otel_queue.config.secret import Secret
 from otel_queue.errors import ReadError
+from otel_queue.lane import Collected
+from otel_queue.postgres.aggregations import Found
 from otel_queue.postgres.generation import Generation
 from otel_queue.postgres.source import PostgresSource
 from otel_queue.redis_client import connect
 from otel_queue.samples import Family
-from otel_queue.sources import Collected
 from tests.postgres.gateway import EVENTS, Gateway, brief, by_name
 from tests.servers.process import free_port
 
@@ -104,6 +105,29 @@ class Refresh:
     def let_go(self) -> None:
         self.release()
         self._thread.join()
+
+
+class Watcher:
+    """A witness that notes what it is told, and does what the test gave it at each moment."""
+
+    def __init__(self, before: Callable[[], Any] = list, begun: Callable[[], Any] = list) -> None:
+        self.told: list[str] = []
+        self.exported: Found | None = None
+        self.corrected: Found | None = None
+        self.time = self.lag_seconds = -1.0
+        self._before, self._begun = before, begun
+
+    def before(self) -> None:
+        self.told.append("before")
+        self._before()
+
+    def begun(self) -> None:
+        self.told.append("begun")
+        self._begun()
+
+    def judge(self, exported: Found, corrected: Found, time: float, lag_seconds: float) -> None:
+        self.told.append("judge")
+        self.exported, self.corrected, self.time, self.lag_seconds = exported, corrected, time, lag_seconds
 
 
 def example() -> Generation:

@@ -1,6 +1,8 @@
 """An exporter without the store: what it reads for itself, what it spares the database, and how it comes back."""
 
 import time
+from collections import Counter
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +24,7 @@ from tests.postgres.exporters import (
     failing,
     no_database,
 )
-from tests.postgres.gateway import Gateway
+from tests.postgres.gateway import ATTEMPTS, Gateway, by_name
 from tests.servers.process import wait_until
 from tests.servers.proxy import slow_proxy
 from tests.servers.redis import RedisServer
@@ -89,6 +91,16 @@ def test_a_failure_from_before_the_store_went_counts_too(own_gateway: Gateway) -
         assert failing(source).reason == "missing_table"
 
 
+def test_alone_a_statement_that_fails_is_counted_and_costs_its_own_families(own_gateway: Gateway) -> None:
+    own_gateway.execute("DROP TABLE convoy.delivery_attempts")
+    with new_redis_server() as server, exporters(own_gateway, server.url) as new:
+        server.kill()
+        alone = new().collect()
+        assert alone.failures == {"store_connection": 1, "missing_table": 1}
+        assert ATTEMPTS not in by_name(alone.families)
+        assert len(alone.families) == 4
+
+
 def test_alone_when_the_database_fails_too_the_last_generation_is_served_until_it_is_too_old(
     own_gateway: Gateway,
 ) -> None:
@@ -150,6 +162,26 @@ def test_back_again_what_was_read_alone_is_given_to_all_and_not_read_at_once(gat
         )
 
 
+def test_back_again_what_was_read_alone_by_a_wrong_clock_is_given_with_its_time_by_redis(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead = SimpleNamespace(time=lambda: time.time() + HOUR, monotonic=time.monotonic)
+    monkeypatch.setattr("otel_queue.postgres.source.time", ahead)
+    with new_redis_server() as server, exporters(gateway, server.url) as new:
+        server.kill()
+        source = new()
+        before = time.time()
+        assert all(family.time > before + HOUR / 2 for family in source.collect().families)
+        server.start()
+        back = source.collect()
+        assert all(before - 1.0 <= family.time <= time.time() for family in back.families)
+        with closing_link(server.url) as link:
+            kept = GenerationStore(link, "corrected").look(take=False).generation
+        assert kept is not None
+        assert before - 1.0 <= kept.time <= time.time()
+        assert list(kept.families) == back.families
+
+
 def test_back_again_what_was_read_alone_long_ago_is_read_anew(gateway: Gateway) -> None:
     with new_redis_server() as server, exporters(gateway, server.url) as new:
         server.kill()
@@ -193,6 +225,25 @@ def test_an_older_generation_does_not_take_the_place_of_a_newer_one() -> None:
     memory.put(example_at(1.0), 5.0)
     assert memory.generation is newer
     assert not memory.is_shared
+
+
+def test_a_newer_generation_ends_what_is_told_of_a_failure() -> None:
+    memory = Memory(HOUR)
+    memory.fail(ReadError("timeout", "no answer"))
+    memory.put(example(), 10.0)
+    assert memory.failure is None
+
+
+def test_exporters_that_lost_the_store_together_drift_apart() -> None:
+    """Each waits an interval at least, and up to half of one more."""
+    began, due = time.monotonic(), Counter[float]()
+    for _ in range(100):
+        for intervals in (0.9, 1.25, 1.6):
+            memory = Memory(HOUR)
+            memory.put(example(), began - intervals * HOUR)
+            due[intervals] += memory.is_due
+    assert (due[0.9], due[1.6]) == (0, 100)
+    assert 0 < due[1.25] < 100
 
 
 def test_a_redis_that_is_full_is_no_store(exporter: Exporter, redis_server: RedisServer, gateway: Gateway) -> None:

@@ -8,9 +8,9 @@ import pytest
 from otel_queue.config import RedisConfig
 from otel_queue.config.secret import Secret
 from otel_queue.errors import ReadError
+from otel_queue.lane import Collected
 from otel_queue.postgres.source import PostgresSource
 from otel_queue.redis_client import connect
-from otel_queue.sources import Collected
 from tests.postgres.exporters import Exporter, events, exporters, is_held_up, locked
 from tests.postgres.gateway import ATTEMPTS, DELIVERIES, EVENTS, HERE, Gateway, by_name
 from tests.servers.postgres import PostgresServer, postgres_server

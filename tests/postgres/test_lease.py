@@ -10,9 +10,9 @@ import pytest
 import redis
 
 from otel_queue.errors import ReadError
+from otel_queue.lane import Collected
 from otel_queue.postgres.source import PostgresSource
 from otel_queue.postgres.store import GenerationStore
-from otel_queue.sources import Collected
 from tests.postgres.exporters import (
     MICROSECONDS,
     Exporter,

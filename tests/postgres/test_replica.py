@@ -1,13 +1,18 @@
 """How old a replica's state is: told by what it has replayed, and by nothing that only looks like it."""
 
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
+from otel_queue.config import RedisConfig
 from otel_queue.config.secret import Secret
 from otel_queue.postgres.aggregations import read_families
 from otel_queue.postgres.database import Database
 from otel_queue.postgres.dsn import Dsn
+from otel_queue.postgres.source import PostgresSource
+from otel_queue.redis_client import connect
+from tests.postgres.exporters import Watcher
 from tests.postgres.gateway import EVENTS, HERE, brief, by_name
 from tests.servers.postgres import PostgresServer, postgres_server
 from tests.servers.process import wait_until
@@ -114,6 +119,23 @@ def test_a_family_has_the_time_of_the_state_it_shows(primary: PostgresServer, re
         assert reading.lag_seconds > 0
         assert {family.time for family in found.families} == {1_000_000.0 - reading.lag_seconds}
         assert brief(by_name(found.families), EVENTS) == {}
+    finally:
+        replica.execute("SELECT pg_wal_replay_resume()")
+
+
+def test_a_witness_is_told_how_far_behind_the_state_is(
+    primary: PostgresServer, replica: PostgresServer, redis_url: str
+) -> None:
+    replica.execute("SELECT pg_wal_replay_pause()")
+    try:
+        primary.execute("INSERT INTO convoy.organisations VALUES (gen_random_uuid(), 'not there yet')")
+        wait_until_received(primary, replica)
+        watcher = Watcher()
+        link = connect(RedisConfig(url=redis_url))
+        with closing(PostgresSource(Secret(replica.dsn()), link, witness=watcher)) as source:
+            collected = source.collect()
+        assert watcher.lag_seconds > 0
+        assert {family.time for family in collected.families} == {watcher.time - watcher.lag_seconds}
     finally:
         replica.execute("SELECT pg_wal_replay_resume()")
 

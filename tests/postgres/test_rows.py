@@ -203,14 +203,16 @@ def role(own_gateway: Gateway) -> Iterator[Secret]:
 def read_everything(rows: Rows) -> None:
     for found in (
         rows.deliveries(FIRST), rows.undated_deliveries(), rows.events(FIRST), rows.undated_events(),
-        rows.attempts(FIRST), rows.old_deliveries(HIGHEST), rows.old_events(HIGHEST), rows.old_processing(HIGHEST),
+        rows.attempts(FIRST), rows.undated_attempts(),
+        rows.old_deliveries(HIGHEST), rows.old_events(HIGHEST), rows.old_processing(HIGHEST),
     ):  # fmt: skip
         list(found)
     rows.clock()
     rows.projects()
     rows.existing_deliveries(["d"])
     rows.existing_events(["e"])
-    rows.estimate(FIRST)
+    rows.existing_attempts(["a"])
+    rows.estimate(FIRST, FIRST)
 
 
 def test_the_listed_grants_are_enough_and_none_of_them_can_be_left_out(own_gateway: Gateway, role: Secret) -> None:

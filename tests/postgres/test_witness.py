@@ -2,7 +2,6 @@
 
 import contextlib
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,33 +13,10 @@ from otel_queue.postgres.aggregations import Found
 from otel_queue.postgres.database import statement
 from otel_queue.postgres.source import PostgresSource
 from otel_queue.redis_client import connect
-from tests.postgres.exporters import Exporter, Refresh, events, exporters, failing, held, locked, make_older
+from tests.postgres.exporters import Exporter, Refresh, Watcher, events, exporters, failing, held, locked, make_older
 from tests.postgres.gateway import ATTEMPTS, DELIVERIES, EVENTS, Gateway, brief, by_name
 from tests.servers.postgres import postgres_server
 from tests.servers.process import wait_until
-
-
-class Watcher:
-    """Notes what it is told, and does what the test gave it at each moment."""
-
-    def __init__(self, before: Callable[[], Any] = list, begun: Callable[[], Any] = list) -> None:
-        self.told: list[str] = []
-        self.exported: Found | None = None
-        self.corrected: Found | None = None
-        self.time = self.lag_seconds = -1.0
-        self._before, self._begun = before, begun
-
-    def before(self) -> None:
-        self.told.append("before")
-        self._before()
-
-    def begun(self) -> None:
-        self.told.append("begun")
-        self._begun()
-
-    def judge(self, exported: Found, corrected: Found, time: float, lag_seconds: float) -> None:
-        self.told.append("judge")
-        self.exported, self.corrected, self.time, self.lag_seconds = exported, corrected, time, lag_seconds
 
 
 def counts(found: Found | None, name: str = EVENTS) -> dict[str, float]:

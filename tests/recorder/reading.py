@@ -1,7 +1,8 @@
 """What the recorder tests read back: points by metric and attributes, and a ledger that is a list."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Final, Literal
 
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader, NumberDataPoint
@@ -17,8 +18,11 @@ Labels = frozenset[tuple[str, str]]
 class ListWriter:
     """Keeps what it is given; `answer` is what it says of it."""
 
+    waits: Final = True
+
     def __init__(self, answer: Literal["written", "queued", "dropped"] = "written") -> None:
         self.batches: list[list[Record]] = []
+        self.failures: Counter[str] = Counter()
         self.answer = answer
 
     @property
@@ -28,6 +32,9 @@ class ListWriter:
     def write(self, records: Sequence[Record]) -> Literal["written", "queued", "dropped"]:
         self.batches.append(list(records))
         return self.answer
+
+    def errors(self) -> Mapping[str, int]:
+        return self.failures
 
     def close(self, timeout_seconds: float) -> bool:
         return True

@@ -3,13 +3,16 @@ import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
+from opentelemetry.sdk.metrics import MeterProvider
 
+from otel_queue.errors import WriteError
 from otel_queue.lifecycle import EventCreated, Record
+from otel_queue.middleware import PROJECT, Task, before_ack, compose, recorded
 from otel_queue.recorder import Recorder
-from tests.recorder.reading import ListWriter, Recording
+from tests.recorder.reading import ListWriter, Recording, of
 
 LONG = 10.0
 
@@ -164,3 +167,98 @@ def test_the_records_of_a_task_that_is_cancelled_while_they_wait_to_be_written_a
 
     asyncio.run(run())
     assert ids(recording.writer) == [["1"]]
+
+
+# Exact -----------------------------------------------------------------------------------------------------------
+
+
+class RaisingWriter(ListWriter):
+    def write(self, records: Sequence[Record]) -> Any:
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    ("writer", "kept"),
+    [(ListWriter("queued"), "queued"), (ListWriter("dropped"), "dropped"), (RaisingWriter(), "missed")],
+    ids=["queued", "dropped", "missed"],
+)
+def test_an_exact_block_raises_unless_its_records_have_reached_the_ledger(writer: ListWriter, kept: str) -> None:
+    recorder = Recording(writer=writer).recorder
+    with pytest.raises(WriteError, match=f"the 1 records of this task are {kept}") as raised, recorder.before_ack(exact=True):
+        created(recorder, "1")
+    assert raised.value.reason == kept
+
+
+def test_an_exact_block_whose_records_were_written_ends_as_any_other() -> None:
+    recorder = Recording().recorder
+    with recorder.before_ack(exact=True) as group:
+        created(recorder, "1")
+    assert group.kept == "written"
+
+
+def test_a_task_that_tells_nothing_is_not_delivered_again_for_it() -> None:
+    recorder = Recording(writer=ListWriter("queued")).recorder
+    with recorder.before_ack(exact=True) as group:
+        pass
+    assert group.kept == "unstored"
+
+
+def test_without_a_ledger_nothing_is_waited_for() -> None:
+    recorder = Recorder(MeterProvider(shutdown_on_exit=False))
+    with recorder.before_ack(exact=True):
+        assert created(recorder, "1") == "unstored"
+
+
+def test_the_handlers_own_error_is_the_one_that_is_raised() -> None:
+    recorder = Recording(writer=ListWriter("queued")).recorder
+    with pytest.raises(ZeroDivisionError), recorder.before_ack(exact=True):
+        created(recorder, "1")
+        raise ZeroDivisionError
+
+
+def test_an_exact_block_inside_another_makes_that_one_exact() -> None:
+    recorder = Recording(writer=ListWriter("queued")).recorder
+    with pytest.raises(WriteError), recorder.before_ack():
+        with recorder.before_ack(exact=True):
+            created(recorder, "1")
+        created(recorder, "2")
+
+
+def test_a_child_forked_inside_an_exact_block_does_not_answer_for_its_parents_records() -> None:
+    recorder = Recording(writer=ListWriter("queued")).recorder
+    exit_code = -1
+
+    def handle() -> None:
+        nonlocal exit_code
+        with recorder.before_ack(exact=True):
+            created(recorder, "1")
+            child = os.fork()
+            if child:
+                exit_code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    parent = os.getpid()
+    try:
+        handle()
+    except WriteError:
+        if os.getpid() != parent:
+            os._exit(1)
+    else:
+        os._exit(0)  # the child: the parent's block raises
+    assert exit_code == 0
+
+
+@pytest.mark.parametrize("is_awaited", [False, True], ids=["plain", "awaited"])
+def test_a_task_whose_records_did_not_arrive_fails_and_is_measured_as_a_failure(is_awaited: bool) -> None:
+    recording = Recording(writer=ListWriter("queued"))
+
+    def deliver(task: Task) -> None:
+        assert task.report_status("success") == "grouped"
+
+    async def deliver_awaited(task: Task) -> None:
+        deliver(task)
+
+    around = compose(recorded(recording.recorder), before_ack(recording.recorder, exact=True))
+    task = Task("t", queue="q", id="d", headers={PROJECT: "p"})
+    with pytest.raises(WriteError):
+        asyncio.run(around(deliver_awaited)(task)) if is_awaited else around(deliver)(task)
+    assert recording.sums("asynq_task_outcomes_total") == {of(queue="q", task_type="t", outcome="failure"): 1}

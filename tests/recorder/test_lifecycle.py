@@ -116,6 +116,23 @@ def test_a_writer_that_raises_is_a_miss_and_not_the_tasks_failure() -> None:
     assert recording.misses() == {"internal": 1}
 
 
+@pytest.mark.parametrize("thing", [ledger_writer, [], "redis://127.0.0.1:6379"], ids=["function", "list", "text"])
+def test_what_is_no_writer_is_refused_at_once(thing: Any) -> None:
+    provider = MeterProvider(shutdown_on_exit=False)
+    with pytest.raises(OtelQueueError, match=f"writer is a {type(thing).__name__}, .* give what otel_queue.ledger_writer"):
+        Recorder(provider, writer=thing)
+    Recorder(provider)  # which was not taken meanwhile
+
+
+def test_what_the_writer_could_not_write_is_an_error_of_the_ledger_lane() -> None:
+    recording = Recording()
+    recording.writer.failures["timeout"] = 2
+    errors = of(lane="ledger", reason="timeout")
+    assert recording.sums("otel_queue_errors_total")[errors] == 2
+    recording.writer.failures["timeout"] = 3
+    assert recording.sums("otel_queue_errors_total")[errors] == 3
+
+
 def test_what_the_writer_says_of_a_record_is_passed_on() -> None:
     recording = Recording(writer=ListWriter("dropped"))
     assert recording.recorder.event_created(project="p", event_id="e") == "dropped"

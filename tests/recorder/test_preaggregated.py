@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from otel_queue.export.preaggregated import PreaggregatedCounter
 from otel_queue.recorder import Recorder
+from otel_queue.recorder.preaggregated import PreaggregatedCounter
 from otel_queue.worker import views
 from tests.recorder.reading import Recording, of, sums
 

@@ -11,7 +11,7 @@ from otel_queue.ledger.store import LedgerStore
 from otel_queue.ledger.writer import BufferedWriter, SyncWriter
 from otel_queue.middleware import PROJECT, Task, before_ack, compose, recorded
 from otel_queue.redis_client import connect
-from otel_queue.worker import LedgerWriter, Worker, ledger_writer
+from otel_queue.worker import Worker, ledger_writer
 from tests.recorder.reading import of, sums
 from tests.servers.process import free_port, wait_until
 from tests.servers.proxy import slow_proxy
@@ -42,12 +42,12 @@ def black_holed() -> Iterator[str]:
 GONE = pytest.mark.parametrize("gone", [refused, stopped, black_holed], ids=lambda gone: gone.__name__)
 
 
-def small(url: str, *, waits: bool) -> LedgerWriter:
+def small(url: str, *, waits: bool) -> BufferedWriter | SyncWriter:
     redis = RedisConfig(url=url, connect_timeout_seconds=0.05)
     buffer = BufferedWriter(LedgerStore(connect(redis)), most_records=MOST, timeout_seconds=0.1, flush_at_exit=False)
     if not waits:
-        return LedgerWriter(buffer, buffer, waits)
-    return LedgerWriter(SyncWriter(LedgerStore(connect(redis)), buffer, write_timeout_seconds=0.05), buffer, waits)
+        return buffer
+    return SyncWriter(LedgerStore(connect(redis)), buffer, write_timeout_seconds=0.05)
 
 
 def deliver(task: Task) -> str:
@@ -63,13 +63,8 @@ def test_handlers_succeed_memory_is_bounded_and_what_is_lost_is_told(
     gone: Callable[[], contextlib.AbstractContextManager[str]], waits: bool
 ) -> None:
     with gone() as url:
-        ledgers: list[LedgerWriter] = []
-
-        def ledger() -> LedgerWriter:
-            ledgers.append(small(url, waits=waits))
-            return ledgers[-1]
-
-        worker = Worker(ledger=ledger, readers=lambda: [InMemoryMetricReader()])
+        writer = small(url, waits=waits)
+        worker = Worker(ledger=lambda: writer, readers=lambda: [InMemoryMetricReader()])
         handle = compose(recorded(worker.recorder), before_ack(worker.recorder))(deliver)
         answers = {handle(Task("t", id=str(number), headers={PROJECT: "p"})) for number in range(MOST)}
         (reader,) = worker.readers
@@ -82,7 +77,7 @@ def test_handlers_succeed_memory_is_bounded_and_what_is_lost_is_told(
 
         wait_until(failures, what="a failed write is exported")
         assert answers == {"delivered"}
-        assert len(ledgers[0].buffer) == MOST
+        assert len(writer) == MOST
         assert sums(reader, "otel_queue_errors_total")[dropped] == 2 * MOST
         assert worker.shutdown(0.1) is False
 

@@ -47,12 +47,12 @@ def add_delivery(
     )  # fmt: skip
 
 
-def add_attempt(gateway: Gateway, id_: str, created_us: int) -> None:
+def add_attempt(gateway: Gateway, id_: str, created_us: int | None) -> None:
     gateway.execute(
         "INSERT INTO convoy.delivery_attempts"
         " (id, project_id, endpoint_id, event_delivery_id, http_status, status, created_at)"
         " VALUES (%s, 'P', 'E1', 'd', '200 OK', true, %s)",
-        id_, at(created_us),
+        id_, None if created_us is None else at(created_us),
     )  # fmt: skip
 
 

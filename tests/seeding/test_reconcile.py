@@ -7,6 +7,7 @@ import pytest
 from otel_queue.lifecycle import StatusSet
 from tests.ledger.ledgers import DAY_US, Ledger, ulid
 from tests.postgres.gateway import Gateway
+from tests.seeding.reconciles import reconcile, repaired
 from tests.seeding.scene import (
     FIRST,
     LAST,
@@ -41,7 +42,8 @@ def test_a_ledger_in_step_needs_no_repair(scene: Scene) -> None:
 
 def test_attempts_from_before_the_ledger_began_are_not_counted(scene: Scene) -> None:
     add_attempt(scene.gateway, ulid(NOON_US, 5_002), NOON_US - DAY_US - 1)
-    assert scene.run() == {}
+    report = reconcile(scene.gateway, scene.ledger.url)
+    assert (repaired(report), report.early_attempts, report.is_clean) == ({}, 1, True)
 
 
 def status_stays_behind(scene: Scene) -> None:
@@ -66,6 +68,10 @@ def event_is_unknown(scene: Scene) -> None:
 
 def attempt_is_unknown(scene: Scene) -> None:
     add_attempt(scene.gateway, ulid(NOON_US, 5_001), NOON_US)
+
+
+def attempt_under_an_undated_id_is_unknown(scene: Scene) -> None:
+    add_attempt(scene.gateway, "no ulid", NOON_US)
 
 
 def label_is_another(scene: Scene) -> None:
@@ -156,6 +162,7 @@ DAMAGE: list[tuple[Callable[[Scene], None], dict[str, int]]] = [
     (labels_are_untold, {"delivery label": 3}),
     (event_is_unknown, {"event missing": 1}),
     (attempt_is_unknown, {"attempt missing": 1}),
+    (attempt_under_an_undated_id_is_unknown, {"attempt missing": 1}),
     (label_is_another, {"delivery label": 1}),
     (source_is_another, {"event source": 1, "delivery label": 1}),
     (created_earlier, {"delivery creation time": 1}),

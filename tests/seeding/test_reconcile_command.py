@@ -7,9 +7,11 @@ from collections.abc import Iterator
 import pytest
 
 from otel_queue.cli import FINDING, FINE, UNREACHABLE, USAGE, main
-from tests.ledger.ledgers import Ledger
-from tests.postgres.gateway import Gateway
-from tests.seeding.scene import FIRST, LAST, Scene, seeded_scene
+from otel_queue.lifecycle import AttemptMade
+from tests.ledger.ledgers import DAY_US, Ledger, now_us, ulid
+from tests.postgres.gateway import ATTEMPTS, Gateway
+from tests.seeding.scene import FIRST, LAST, NOON_US, Scene, add_attempt, everything, seeded_scene
+from tests.seeding.tables import MINUTE_US
 from tests.servers.redis import RedisServer
 
 
@@ -92,6 +94,57 @@ def test_what_cannot_be_repaired_is_a_finding(scene: Scene, capsys: pytest.Captu
     out = capsys.readouterr().out
     assert "LEFT" in out
     assert "'Wandering' is not one of" in out
+
+
+def test_attempts_without_a_time_are_counted_by_their_ids_or_named(
+    scene: Scene, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for id_ in (ulid(NOON_US, 5_001), ulid(NOON_US - DAY_US - MINUTE_US, 5_002), "no ulid"):
+        add_attempt(scene.gateway, id_, None)
+    assert main(["reconcile", "--pause", "0"]) == FINDING
+    lines = capsys.readouterr().out.splitlines()
+    assert "1 attempts were made before the ledger's birth, where its counter starts" in lines
+    assert ["P", "attempt", "missing", "1"] in [line.split() for line in lines]
+    assert sum("created_at is NULL" in line for line in lines) == 1
+    assert main(["reconcile", "--pause", "0", "--json"]) == FINDING
+    told = json.loads(capsys.readouterr().out)
+    assert (told["early_attempts"], told["repairs"]) == (1, [])
+    assert [(each["project"], each["count"]) for each in told["left"]] == [("P", 1)]
+
+
+@pytest.mark.parametrize("command", ["seed", "reconcile"])
+def test_attempts_that_workers_count_under_ids_of_their_own_are_not_counted_again(
+    scene: Scene, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    for number in range(6):
+        scene.ledger.write(AttemptMade("P", ulid(NOON_US, 6_000 + number), NOON_US, "E1", True, "200 OK"))
+        add_attempt(scene.gateway, ulid(NOON_US, 7_000 + number), NOON_US)
+    before = everything(scene.client)
+    assert main([command, "--pause", "0"]) == USAGE
+    assert "6 of 7 attempts" in (err := capsys.readouterr().err)
+    assert "--no-attempts" in err
+    assert everything(scene.client) == before
+    assert main([command, "--pause", "0", "--project", "Q"]) == FINE
+    assert main([command, "--pause", "0", "--no-attempts"]) == FINE
+    assert sum(scene.ledger.families()[ATTEMPTS].values()) == 7
+
+
+def test_a_few_attempts_without_a_row_are_a_warning(
+    scene: Scene, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    scene.ledger.write(AttemptMade("P", ulid(NOON_US, 6_000), NOON_US, "E1", True, "200 OK"))
+    assert main(["reconcile", "--pause", "0"]) == FINE
+    assert "1 of 2 attempts that the ledger counted last have no row" in caplog.text
+    assert "nothing to repair" in capsys.readouterr().out
+
+
+def test_attempts_whose_rows_may_still_come_are_not_taken_for_workers_own(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(6):
+        scene.ledger.write(AttemptMade("P", ulid(now_us(), number), now_us(), "E1", True, "200 OK"))
+    assert main(["reconcile", "--pause", "0"]) == FINE
+    assert "have no row" not in caplog.text
 
 
 def test_a_ledger_without_its_birth_is_not_reconciled(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from otel_queue.ledger.tracked import Kind, Place, Tracked
 from otel_queue.lifecycle import DeliveryCreated, EventCreated, Record, StatusSet
 from otel_queue.postgres.rows import Batch, DeliveryRow, Rows
 from otel_queue.redis_client import connect
-from tests.ledger.ledgers import DAY_US, Ledger, assert_same, contents, expected, ulid
+from tests.ledger.ledgers import DAY_US, Ledger, assert_same, contents, expected, now_us, ulid
 from tests.postgres.gateway import DELIVERIES, EVENTS, Gateway
 from tests.seeding.reconciles import reconcile, repaired
 from tests.seeding.scene import (
@@ -176,6 +176,15 @@ def test_the_days_before_the_first_row_are_expired(scene: Scene) -> None:
     scene.assert_agrees()
     assert scene.client.hget("oq:{P}:meta", "expired") == DAY_BEFORE.encode()
     assert scene.run() == {}
+
+
+def test_yesterday_is_not_expired_though_the_first_row_is_todays(scene: Scene) -> None:
+    """Rows that are written across midnight may still come: what is gone is forgotten one by one."""
+    scene.sql("DELETE FROM convoy.event_deliveries; DELETE FROM convoy.events")
+    add_event(scene.gateway, ulid(now_us(), 1), now_us())
+    report = reconcile(scene.gateway, scene.ledger.url)
+    assert repaired(report) == {"day gone": 2, "delivery gone": PER_DAY + 1, "event gone": PER_DAY + 1}
+    assert scene.client.hget("oq:{P}:meta", "expired") == DAY_BEFORE.encode()
 
 
 def test_a_project_without_any_row_is_forgotten_and_none_of_its_days_is_closed(scene: Scene) -> None:

@@ -10,10 +10,12 @@ from otel_queue.ledger.batches import Retention
 from otel_queue.ledger.scripts import script
 from otel_queue.lifecycle import DeliveryCreated, Record, StatusSet
 from otel_queue.redis_client import Answers, RedisLink, Request
+from otel_queue.seeding.repairs import Rest
 from tests.ledger.ledgers import Ledger, day_of, now_us, ulid
 from tests.postgres.gateway import Gateway
 from tests.seeding.reconciles import Interrupted, reconcile, repaired
 from tests.seeding.scene import (
+    DAY,
     FIRST,
     LAST,
     NOON_US,
@@ -94,6 +96,14 @@ def test_a_row_that_has_just_changed_is_left_for_the_next_run(scene: Scene) -> N
     assert report.is_clean
 
 
+def test_a_row_is_at_rest_from_three_skews_on() -> None:
+    """One for the hooks of its last change, one for those of a change that was not read, one to lie between."""
+    read_us, skew_us = 1_800_000_000 * SECOND_US, 5 * SECOND_US
+    rest = Rest(read_us, skew_us)
+    assert rest.holds(read_us - 3 * skew_us - 1)
+    assert not rest.holds(read_us - 3 * skew_us)
+
+
 def test_rows_that_are_new_are_left_for_their_hooks(scene: Scene) -> None:
     now = now_us()
     add_event(scene.gateway, ulid(now, 1), now)
@@ -124,6 +134,16 @@ def test_labels_that_are_changed_by_hand_are_followed(scene: Scene) -> None:
         scene.sql("UPDATE convoy.event_deliveries SET endpoint_id = %s WHERE id = %s", endpoint, LAST)
         assert scene.run() == {"delivery label": 1}
         scene.assert_agrees()
+
+
+def test_a_repair_whose_day_is_closed_before_it_arrives_is_told(scene: Scene) -> None:
+    set_status(scene, LAST, "Failure", now_us() - MINUTE_US)
+
+    def wrap(link: RedisLink) -> RedisLink:
+        return Interrupted(link, BEFORE_RECORDING, lambda: scene.ledger.upkeep.expire("P", DAY))
+
+    report = reconcile(scene.gateway, scene.ledger.url, wrap=wrap)
+    assert report.moving == {("", "records of days that were closed meanwhile"): 1}
 
 
 def test_two_that_reconcile_at_once_end_as_one(scene: Scene) -> None:

@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -11,8 +11,10 @@ from otel_queue.cli import FINE, main
 from otel_queue.ledger.batches import Retention
 from otel_queue.ledger.store import Written
 from otel_queue.lifecycle import AttemptMade, DeliveryCreated, EventCreated, StatusSet
+from otel_queue.postgres.rows import Batch, DeliveryRow, Rows
 from tests.ledger.ledgers import DAY_US, Ledger, contents, day_of, now_us, ulid
 from tests.postgres.gateway import ATTEMPTS, DELIVERIES, EVENTS, Gateway
+from tests.seeding.scene import add_attempt, add_delivery
 from tests.seeding.seeds import assert_agree, seed, seeds
 from tests.seeding.tables import fill
 from tests.servers.redis import RedisServer
@@ -139,6 +141,37 @@ def test_days_that_are_expired_come_back_with_no_seed(gateway: Gateway, ledger: 
     assert sum(statuses(ledger).values()) == 1
 
 
+def test_old_deliveries_in_processing_that_are_read_again_count_once(
+    gateway: Gateway, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a slice fails in the middle."""
+    once = Rows.old_processing
+
+    def twice(rows: Rows, before_id: str) -> Iterator[Batch[DeliveryRow]]:
+        for batch in once(rows, before_id):
+            yield batch
+            yield batch._replace(rows=batch.rows[-1:])
+
+    monkeypatch.setattr(Rows, "old_processing", twice)
+    old_rows(gateway, 40, 41)
+    gateway.execute("UPDATE convoy.event_deliveries SET status = 'Processing'")
+    seed(gateway, ledger.url)
+    assert statuses(ledger) == {("E1", "processing", "unknown"): 2}
+
+
+def test_a_row_made_after_the_midnight_behind_its_id_is_of_the_last_day_that_is_not_tracked(
+    gateway: Gateway, ledger: Ledger
+) -> None:
+    retention = Retention(track_days=4)
+    first_us = now_us() // DAY_US * DAY_US - 4 * DAY_US
+    add_delivery(gateway, ulid(first_us - 3_000, 1), "gone", first_us + 1, "Processing")
+    seeded = seed(gateway, ledger.url, retention=retention)
+    assert (seeded.is_complete, seeded.old_days) == (True, 1)
+    [project] = ledger.snapshot().projects
+    assert list(project.days) == [day_of(first_us - 1)]
+    assert_agree(ledger, gateway)
+
+
 def test_days_that_are_folded_are_put_together(gateway: Gateway, ledger: Ledger) -> None:
     old_rows(gateway, 5, 40, 41, 50)
     seed(gateway, ledger.url)
@@ -232,17 +265,35 @@ def test_a_project_whose_keys_are_broken_does_not_keep_others_out(
 
 def test_attempts_count_from_the_ledgers_birth_and_once(gateway: Gateway, ledger: Ledger) -> None:
     before, since = ulid(now_us(), 1), ulid(now_us(), 2)
-    for id_, created in ((before, "1 hour"), (since, "0 hours")):
-        gateway.execute(
-            "INSERT INTO convoy.delivery_attempts"
-            " (id, project_id, endpoint_id, event_delivery_id, http_status, status, created_at)"
-            f" VALUES (%s, 'P', 'E1', 'd', '200 OK', true, now() - interval '{created}')",
-            id_,
-        )
+    add_attempt(gateway, before, now_us() - 3_600_000_000)
+    add_attempt(gateway, since, now_us())
     ledger.write(AttemptMade("P", since, now_us(), "E1", True, "200 OK"))
     seed(gateway, ledger.url)
-    seed(gateway, ledger.url)
+    seeded = seed(gateway, ledger.url)
     assert ledger.families()[ATTEMPTS] == {("P", "E1", "success", "200"): 1}
+    assert (seeded.rows["attempts"], seeded.early_attempts, seeded.is_complete) == (2, 1, True)
+
+
+def test_attempts_under_ids_that_tell_no_time_count_by_their_rows_time(gateway: Gateway, ledger: Ledger) -> None:
+    add_attempt(gateway, "att-1", now_us() - 3_600_000_000)
+    add_attempt(gateway, "att-2", now_us())
+    seed(gateway, ledger.url)
+    seeded = seed(gateway, ledger.url)
+    assert ledger.families()[ATTEMPTS] == {("P", "E1", "success", "200"): 1}
+    assert (seeded.early_attempts, seeded.is_complete) == (1, True)
+
+
+def test_attempts_without_a_time_of_creation_count_by_their_ids_or_are_told(gateway: Gateway, ledger: Ledger) -> None:
+    today_us = now_us() // DAY_US * DAY_US
+    # An id tells milliseconds, and the birth microseconds.
+    for id_ in (ulid(today_us, 1), ulid(now_us() + 1_000, 2), "att-1", "att-2"):
+        add_attempt(gateway, id_, None)
+    seeded = seed(gateway, ledger.url)
+    assert ledger.families()[ATTEMPTS] == {("P", "E1", "success", "200"): 1}
+    assert (seeded.rows["attempts"], seeded.early_attempts) == (4, 1)
+    [(reason, count)] = seeded.unmergeable.items()
+    assert "created_at is NULL" in reason
+    assert (count, seeded.is_complete) == (2, False)
 
 
 def test_a_delivery_without_its_time_of_creation_is_as_old_as_its_id(gateway: Gateway, ledger: Ledger) -> None:

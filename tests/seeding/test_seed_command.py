@@ -65,6 +65,7 @@ def test_the_summary_as_json(gateway: Gateway, ledger: Ledger) -> None:
     status, out, _ = run(ledger.url, gateway, "--json", "--batch", "7", "--pause", "0")
     told = json.loads(out)
     assert status == FINE
+    assert told["early_attempts"] == 0
     assert (told["changed"], told["late"], told["left_out"], told["unmergeable"]) == (0, 0, {}, {})
     assert told["known"] == sum(told["rows"].get(what, 0) for what in ("deliveries", "events", "attempts"))
 
@@ -138,6 +139,7 @@ def test_a_dry_run_writes_nothing_and_says_what_it_would_do(
     assert status == FINE
     assert 0 < told["rows"]["deliveries"] < 250
     assert told["rows"]["old_deliveries"] > 0
+    assert 0 < told["rows"]["attempts"] < 200
     assert told["ledger_bytes"] >= 89 * told["rows"]["deliveries"]
     assert told["rows_per_second"] > 0
     status, out, _ = run(ledger.url, gateway, "--dry-run")

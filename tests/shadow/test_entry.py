@@ -3,7 +3,7 @@ from collections.abc import Mapping
 import pytest
 
 from otel_queue.config import MetricConfig
-from otel_queue.shadow.entry import Entry, Memory, advance
+from otel_queue.shadow.entry import Entry, Standings, advance
 from otel_queue.shadow.tolerance import Tolerance, tolerance
 from tests.shadow.sides import ATTEMPTS, DELIVERIES, EVENT_BACKLOG, EVENTS, compared, series
 
@@ -15,14 +15,14 @@ class Run:
         self.metric, self.ledger = metric, ledger
         self.rule = rule or tolerance(metric)
         self.entry: Entry | None = None
-        self.memory: Memory = {}
+        self.remembered: Standings = {}
         self.time = 0.0
 
     def __call__(self, *databases: Mapping[str, float]) -> Entry:
         for database in databases:
             self.time += 60.0
             found = compared(self.metric, self.ledger, database, self.rule)
-            self.entry, self.memory = advance(self.entry, self.memory, found, {}, self.rule, self.time)
+            self.entry, self.remembered = advance(self.entry, self.remembered, found, {}, self.rule, self.time)
         assert self.entry is not None
         return self.entry
 
@@ -108,7 +108,7 @@ def test_the_worst_series_are_written_and_all_are_remembered() -> None:
         assert len(entry.worst) <= 50
     assert entry.standing == 1
     assert entry.worst[0].labels == series(EVENTS, names[0])
-    assert len(run.memory) > 50
+    assert len(run.remembered) > 50
 
 
 def test_what_a_metric_may_differ_by_is_configured_for_all_its_series() -> None:

@@ -1,9 +1,9 @@
 from typing import Any
 
-from otel_queue.config import MetricConfig
+from otel_queue.config import Config, MetricConfig, PostgresConfig
 from otel_queue.shadow.entry import Entry, Standing
 from otel_queue.shadow.tolerance import tolerance
-from otel_queue.shadow.verdict import Gate, duration, reasons_not_ready
+from otel_queue.shadow.verdict import Gate, duration, gate_of, reasons_not_ready
 from tests.shadow.sides import EVENTS, series
 
 NOW = 1_800_000_000.0
@@ -23,8 +23,8 @@ def entry(**values: Any) -> Entry:
     return Entry(EVENTS, RULE.digest, **{**told, **values})
 
 
-def standing(since: float, missing: Any = "") -> Standing:
-    return Standing(series(EVENTS, "S1"), 1, 1, 2, 1, missing, since, 2, 2, True)
+def standing(since: float, missing: Any = "", *, stands: bool = True) -> Standing:
+    return Standing(series(EVENTS, "S1"), 1, 1, 2, 1, missing, since, 2, 2, stands)
 
 
 def test_within_tolerance_for_long_enough_and_often_enough_is_ready() -> None:
@@ -55,8 +55,17 @@ def test_a_last_comparison_too_long_ago_says_nothing_of_now() -> None:
     assert why(entry(last=NOW - 480, within_since=long)) == []
 
 
+def test_a_reading_that_takes_as_long_as_its_statements_may_is_not_missed() -> None:
+    """Two intervals, and a reading whose statements are slow: late, and yet all as configured."""
+    config = Config(postgres=PostgresConfig(interval_seconds=60, statement_timeout_seconds=30))
+    late = entry(last=NOW - 2 * 60 - 5 * 30, within_since=NOW - 40 * HOUR)
+    assert reasons_not_ready(late, RULE, gate_of(config), NOW) == []
+    assert reasons_not_ready(entry(last=NOW - 400), RULE, gate_of(config), NOW) != []
+
+
 def test_a_standing_difference_says_since_when_and_what_is_missing() -> None:
-    worst = (standing(NOW - 60), standing(NOW - 3600, "ledger"))
+    timing = standing(NOW - 7200, "postgres", stands=False)
+    worst = (standing(NOW - 60), standing(NOW - 3600, "ledger"), timing)
     assert why(entry(standing=2, within=0, within_since=None, worst=worst, missing={"ledger": 1, "postgres": 5})) == [
         "standing difference of 2 series since 2027-01-15T07:00:00Z",
         "1 series missing in ledger",

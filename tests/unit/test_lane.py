@@ -3,8 +3,8 @@ import threading
 import pytest
 
 from otel_queue.errors import ReadError
+from otel_queue.lane import Collected, Lane
 from otel_queue.samples import Family
-from otel_queue.sources import Collected, Lane
 
 FAMILY = Family("asynq_queue_size", [(("q",), 1.0)], 0.0, "test")
 LONG = 30.0

@@ -6,7 +6,6 @@ from otel_queue.asynq.message import (
     ServerInfo,
     TaskMessage,
     WorkerInfo,
-    decode_scheduler_enqueue_event,
     decode_scheduler_entry,
     decode_server_info,
     decode_task_message,
@@ -37,15 +36,18 @@ def test_negative_numbers_survive() -> None:
     assert decode_task_message(encode_task_message(task)) == task
 
 
-def test_servers_workers_schedulers_and_events_survive_a_round_trip() -> None:
+def test_servers_workers_and_schedulers_survive_a_round_trip() -> None:
     server = ServerInfo("h", 1, "s", 10, {"a": 1, "b": 2}, True, "active", 12.5, 3)
     worker = WorkerInfo("h", 1, "s", "id", "t", b"\x00", "q", 1.5, 2.5)
     entry = SchedulerEntry("e", "@every 3s", "t", b"p", ('Queue("q")',), 7.25, None)
-    event = SchedulerEnqueueEvent("id", 3.5)
     assert decode_server_info(encode_server_info(server)) == server
     assert decode_worker_info(encode_worker_info(worker)) == worker
     assert decode_scheduler_entry(encode_scheduler_entry(entry)) == entry
-    assert decode_scheduler_enqueue_event(encode_scheduler_enqueue_event(event)) == event
+
+
+def test_an_enqueue_event_is_written_with_its_time_as_a_timestamp() -> None:
+    written = encode_scheduler_enqueue_event(SchedulerEnqueueEvent("id", 3.5))
+    assert written == b"\x0a\x02id" + bytes.fromhex("1208 0803 1080cab5ee01")
 
 
 def test_gos_zero_time_is_never() -> None:

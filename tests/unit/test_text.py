@@ -60,6 +60,18 @@ def test_scrapes_of_one_moment_share_the_rendered_text_per_format() -> None:
     assert b"later" in text.render("")[1]
 
 
+def test_scrapers_of_different_formats_do_not_take_each_others_text_away() -> None:
+    clock = [0.0]
+    samples = [(("q",), 1.0)]
+    text = exposition(Family("asynq_queue_size", samples, 0.0, "test"), share_seconds=1.0, now=lambda: clock[0])
+    first = {accept: text.render(accept) for accept in ("", OPENMETRICS)}
+    samples.append((("later",), 2.0))
+    assert {accept: text.render(accept) for accept in ("", OPENMETRICS)} == first
+    clock[0] = 1.5
+    text.render("")
+    assert list(text._rendered) == [first[""][0]]  # what nobody may get any more is not kept
+
+
 def test_counters_without_total_keep_their_names_in_both_formats() -> None:
     text = exposition(Family("convoy_ingest_success", [(("p", "http"), 2.0)], 0.0, "test"))
     classic, openmetrics = text.render("")[1].decode(), text.render(OPENMETRICS)[1].decode()

@@ -16,12 +16,10 @@ from typing import Final
 import redis
 from redis.sentinel import Sentinel
 
-from otel_queue import LedgerWriter, Task, Worker, compose, recorded
+from otel_queue import Task, Worker, WriteError, before_ack, compose, ledger_writer, recorded
 from otel_queue.config import Config, LedgerConfig, RedisConfig
 from otel_queue.config.redis_url import parse_redis_url
 from otel_queue.demo.broker import Broker
-from otel_queue.ledger.connect import ledger_store
-from otel_queue.ledger.writer import BufferedWriter, SyncWriter
 from tests.servers.redis_sentinel import MASTER_NAME
 from tests.soak.whole.tasks import LANES, Lane, Told
 
@@ -33,10 +31,6 @@ RETRY_SECONDS: Final = 6.0
 REDIS_SECONDS: Final = 2.0
 END_SECONDS: Final = 60.0
 BEFORE_ACK_SECONDS: Final = 5.0
-
-
-class NotKeptError(Exception):
-    """The records of a task are not in the ledger."""
 
 
 def say(line: str) -> None:
@@ -57,15 +51,6 @@ def sentinel_client(url: str) -> "redis.Redis":
     return sentinel.master_for(MASTER_NAME, socket_timeout=REDIS_SECONDS)  # type: ignore[no-any-return]
 
 
-def ledger_writer(config: Config, lane: Lane) -> LedgerWriter:
-    """As docs/reliability.md has it for the promise."""
-    buffer = BufferedWriter(ledger_store(config), flush_at_exit=False)
-    if not lane.is_exact:
-        return LedgerWriter(buffer, buffer, waits=False)
-    sync = SyncWriter(ledger_store(config), buffer, write_timeout_seconds=BEFORE_ACK_SECONDS, breaker_seconds=0.0)
-    return LedgerWriter(sync, buffer, waits=True)
-
-
 class Handling:
     """The queue's tasks, one after the other."""
 
@@ -73,9 +58,14 @@ class Handling:
         self._lane = lane
         self._seed = seed
         self._broker = Broker(client, time.time)
-        self._ledger = ledger_writer(config, lane)
-        self.worker = Worker(config, ledger=lambda: self._ledger)
-        self._handle = compose(recorded(self.worker.recorder))(self._deliver)
+        # As docs/reliability.md has it for the promise.
+        self._writer = ledger_writer(
+            config, waits=lane.is_exact, write_timeout_seconds=BEFORE_ACK_SECONDS, breaker_seconds=0.0
+        )
+        self.worker = Worker(config, ledger=lambda: self._writer)
+        recorder = self.worker.recorder
+        kept = [before_ack(recorder, exact=True)] if lane.is_exact else []
+        self._handle = compose(recorded(recorder), *kept)(self._deliver)
         self._queued = False
 
     def step(self) -> bool:
@@ -86,7 +76,7 @@ class Handling:
         task = Task(message.type, message.payload, message.queue, dict(message.headers), message.id, message.retried)
         try:
             self._handle(task)
-        except NotKeptError as error:
+        except WriteError as error:
             self._broker.fail(message, time.time() + RETRY_SECONDS, str(error))
             say(f"again {message.id}")
             return True
@@ -101,21 +91,12 @@ class Handling:
 
     def _deliver(self, task: Task) -> None:
         told = Told(self._seed, int(task.id), int(task.payload))
-        if not self._lane.is_exact:
-            self._tell(told)
-            return
-        with self.worker.recorder.before_ack() as group:
-            self._tell(told)
-        if group.kept != "written":
-            raise NotKeptError(f"the records are {group.kept}")
-
-    def _tell(self, told: Told) -> None:
         for name, arguments in told.calls:
             method: Callable[..., str] = getattr(self.worker.recorder, name)
             assert method(**arguments) in ("grouped", "queued"), f"{name}{arguments}"
 
     def say_what_is_flushed(self) -> None:
-        if self._queued and len(self._ledger.buffer) == 0:
+        if self._queued and len(self._writer) == 0:
             self._queued = False
             say("flushed")
 

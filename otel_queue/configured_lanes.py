@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
+from otel_queue.asynq.connect import queue_inspector
 from otel_queue.asynq.families import memory_families, snapshot_families, task_type_families
 from otel_queue.asynq.inspector import Inspector
 from otel_queue.config import DOMAIN_METRICS, Config, QueueConfig, Secret
 from otel_queue.errors import ReadError
+from otel_queue.lane import Collected, Lane
 from otel_queue.ledger.connect import ledger_reader, ledger_upkeep
 from otel_queue.ledger.families import ledger_families, tally_families
 from otel_queue.ledger.upkeep import day_before
@@ -22,7 +24,6 @@ from otel_queue.shadow.shadow import Shadow
 from otel_queue.shadow.tolerance import tolerances
 from otel_queue.shadow.verdict import max_age_seconds
 from otel_queue.shard import Shard
-from otel_queue.sources import Collected, Lane
 
 # A slow lane's values outlive this many of its own intervals.
 _SLOW_LANE_INTERVALS: Final = 3
@@ -31,17 +32,6 @@ _SLOW_LANE_INTERVALS: Final = 3
 _LOOK_SECONDS: Final = 5.0
 # How often `serve` looks for days to expire; every replica may, since a day expires once.
 _RETENTION_SECONDS: Final = 3600.0
-
-
-def inspector(config: Config) -> Inspector:
-    """An inspector of the queues' Redis."""
-    queue = config.queue
-    return Inspector(
-        connect(config.redis),
-        timeout_seconds=queue.timeout_seconds,
-        groups_cap=queue.groups_cap,
-        with_workers=queue.workers,
-    )
 
 
 def selection(config: Config) -> Selection:
@@ -60,7 +50,7 @@ def quick_lanes(config: Config) -> list[Lane]:
     lanes = [
         Lane(
             "queue",
-            _snapshot_collector(inspector(config), queue),
+            _snapshot_collector(queue_inspector(config), queue),
             min_interval_seconds=queue.min_interval_seconds,
             max_staleness_seconds=queue.max_staleness_seconds,
         )
@@ -81,8 +71,8 @@ def slow_lanes(config: Config) -> list[Lane]:
     """The lanes on a slow cadence that are switched on; they are read in the background."""
     queue = config.queue
     slow: list[tuple[str, float, Callable[[], Collected]]] = [
-        ("memory", queue.memory_interval_seconds, _memory_collector(inspector(config))),
-        ("task_types", queue.task_types_interval_seconds, _task_type_collector(inspector(config), queue)),
+        ("memory", queue.memory_interval_seconds, _memory_collector(queue_inspector(config))),
+        ("task_types", queue.task_types_interval_seconds, _task_type_collector(queue_inspector(config), queue)),
     ]
     if config.reads("ledger") and config.ledger.retention_days:
         slow.append(("retention", _RETENTION_SECONDS, _retention_collector(config)))
@@ -194,7 +184,7 @@ def _memory_collector(inspecting: Inspector) -> Callable[[], Collected]:
         failures: Counter[str] = Counter()
         usage = inspecting.memory_usage(failures=failures)
         if failures and all(size is None for size in usage.values()):
-            raise ReadError(next(iter(failures)), f"memory usage of all {len(usage)} queues: {_words(failures)}")
+            raise ReadError(next(iter(failures)), f"memory usage of all queues ({len(usage)}): {_words(failures)}")
         return Collected(memory_families(usage, time.time()), failures)
 
     return collect

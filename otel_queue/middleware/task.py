@@ -1,0 +1,117 @@
+"""A task in a handler's hands: what it is, and what the handler reports of it."""
+
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Final
+
+from otel_queue import labels
+from otel_queue.asynq.payload import PayloadError, PayloadLabels, read_payload
+from otel_queue.middleware.headers import ENDPOINT, EVENT_TYPE, PROJECT, SOURCE, label_in
+from otel_queue.recorder import Recorder
+from otel_queue.recorder.group import Kept
+from otel_queue.ulid import new_ulid
+
+_FAILED: Final = ("retry", "failure")
+
+current: ContextVar["Task | None"] = ContextVar("otel_queue_task", default=None)
+
+
+@dataclass
+class Task:
+    """A task as a handler gets it; fields as asynq's. Outside of `recorded` its reports go nowhere."""
+
+    type: str
+    payload: bytes = b""
+    queue: str = "default"
+    headers: dict[str, str] = field(default_factory=dict)
+    id: str = ""
+    retried: int = 0
+    max_retry: int = 25
+    _run: "Run | None" = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self.headers = dict(self.headers or {})
+
+    def report_attempt(
+        self,
+        http_status: str | int | None = None,
+        *,
+        succeeded: bool | None = None,
+        attempt_id: str | None = None,
+        duration_seconds: float | None = None,
+        time_us: int | None = None,
+    ) -> Kept:
+        """The handler made one HTTP call, whatever it returns or raises afterwards.
+
+        `succeeded` follows from the status where it is not given: 2xx or not. Give `attempt_id` where the attempt
+        has a row, so that it is counted once however often it is reported; without it every report is one.
+        """
+        run = self._run
+        if run is None:
+            return "unstored"
+        code = labels.http_status_code(http_status) if isinstance(http_status, (str, int)) else labels.NO_RESPONSE
+        success = code.startswith("2") if succeeded is None else succeeded
+        run.outcome = labels.outcome(success)
+        return run.recorder.attempt_made(
+            project=run.labels.project,
+            attempt_id=new_ulid() if attempt_id is None else attempt_id,
+            succeeded=success,
+            endpoint=run.labels.endpoint,
+            http_status=http_status,
+            duration_seconds=duration_seconds,
+            time_us=time_us,
+        )
+
+    def report_status(
+        self,
+        status: str,
+        *,
+        delivery_id: str | None = None,
+        created_us: int | None = None,
+        time_us: int | None = None,
+    ) -> Kept:
+        """The handler wrote this status of the task's delivery: the payload's, else the one with the task's id."""
+        run = self._run
+        if run is None:
+            return "unstored"
+        if isinstance(status, str) and status.lower() in _FAILED:
+            run.outcome = labels.outcome(False)
+        told = run.labels
+        return run.recorder.status_set(
+            project=told.project,
+            delivery_id=(told.delivery_id or self.id) if delivery_id is None else delivery_id,
+            status=status,
+            endpoint=told.endpoint,
+            event_type=told.event_type,
+            source=told.source,
+            created_us=created_us,
+            time_us=time_us,
+        )
+
+
+class Run:
+    """One run of a handler. `outcome` is what it reported last; a handler that raises has failed all the same."""
+
+    def __init__(self, recorder: Recorder, task: Task) -> None:
+        self.recorder = recorder
+        self.outcome = labels.outcome(True)
+        self._task = task
+
+    @cached_property
+    def labels(self) -> PayloadLabels:
+        """From the headers if the enqueue hook wrote them, else from the payload, which is read once."""
+        headers = self._task.headers
+        if headers.get(PROJECT):
+            source, endpoint, event_type = (label_in(headers, name) for name in (SOURCE, ENDPOINT, EVENT_TYPE))
+            return PayloadLabels(headers[PROJECT], source, endpoint, event_type)
+        try:
+            return read_payload(self._task.payload)
+        except PayloadError as error:
+            self.recorder.missed(error.reason)
+            return PayloadLabels()
+
+
+def current_task() -> Task | None:
+    """The task whose handler runs here, in this thread or coroutine; None outside of `recorded`."""
+    return current.get()
