@@ -155,9 +155,9 @@ class Lane:
                 self._recent.note(reason, self._last_error, self._now())
                 changed, self._up = self._up is not False, False
             self._running = None
-        running.set()
         if changed:  # one line when it turns, not one per scrape
             if error is None:
                 _log.info("lane %s: reading", self.name)
             else:
                 _log.warning("lane %s: failing: %s", self.name, self._last_error)
+        running.set()
