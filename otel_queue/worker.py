@@ -129,8 +129,8 @@ class Worker:
 
     Exported by OTLP if OpenTelemetry's variables name an endpoint, by `render`, and on `listen` (host:port, path
     /metrics) if it is given. `ledger` makes the writer, as `ledger_writer` does; None keeps no ledger, and leaves the
-    attempts counter to the process. A child, forked at any moment, exports and writes for itself from then on, without its parent's
-    counts; it does not listen. `shutdown` runs at exit, which neither SIGTERM nor the end of a child of
+    attempts counter to the process. A child, forked at any moment, exports and writes for itself from then on, without
+    its parent's counts; it does not listen. `shutdown` runs at exit, which neither SIGTERM nor the end of a child of
     multiprocessing comes to by itself: call it there.
     """
 

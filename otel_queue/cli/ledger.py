@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ from otel_queue.cli.table import table
 from otel_queue.plural import number_of
 
 _STATUS_OF_EVENTS: Final = "event"
+_UNLISTED: Final = "unlisted"
 
 
 def add_command(commands: Any) -> None:
@@ -92,32 +93,46 @@ def _show(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     upkeep = _upkeep(options)
-    found = [difference for project in _projects(upkeep, options) for difference in upkeep.check(project)]
+    found = [finding for project in _projects(upkeep, options) for finding in _findings(upkeep, project)]
     if options.json:
-        print(json.dumps([asdict(item) for item in found], indent=2))
+        print(json.dumps(found, indent=2))
     elif found:
-        rows = ((item.project, item.day, item.group, _what(item.what), item.counted, item.tracked) for item in found)
+        rows = (tuple({**finding, "what": _what(finding["what"])}.values()) for finding in found)
         print(table(("PROJECT", "DAY", "GROUP", "WHAT", "COUNTED", "TRACKED"), rows))
     else:
         print("every count is what its tracked ids add up to")
     return FINDING if found else FINE
 
 
+def _findings(upkeep: Any, project: str) -> Iterator[dict[str, Any]]:
+    """What is wrong with a project's days; nothing is compared in those that are not listed."""
+    for day in upkeep.unlisted(project):
+        yield {"project": project, "day": day, "group": None, "what": _UNLISTED, "counted": None, "tracked": None}
+    for difference in upkeep.check(project):
+        yield asdict(difference)
+
+
 def _what(field: str) -> str:
     from otel_queue.lifecycle import STATUSES
 
+    if field == _UNLISTED:
+        return field
     return _STATUS_OF_EVENTS if field == "e" else STATUSES[int(field) - 1]
 
 
 def _repair(options: argparse.Namespace) -> int:
     upkeep = _upkeep(options)
-    days = {(item.project, item.day) for name in _projects(upkeep, options) for item in upkeep.check(name)}
+    projects = _projects(upkeep, options)
+    listed = [(project, day) for project in projects for day in upkeep.list_again(project)]
+    for project, day in listed:
+        print(f"{project} {day}: listed again")
+    days = {(item.project, item.day) for project in projects for item in upkeep.check(project)}
     left = 0
     for project, day in sorted(days):
         repaired = upkeep.repair(project, day)
         left += not repaired
         print(f"{project} {day}: {'counted anew' if repaired else 'changed meanwhile; run it again'}")
-    if not days:
+    if not days and not listed:
         print("nothing to repair")
     return FINDING if left else FINE
 

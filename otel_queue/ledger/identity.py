@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+from otel_queue.ledger.keys import ATTEMPTS, SETTLED
 from otel_queue.ulid import CHANCE_BITS, number_of, ulid_of
 
 UNDATED: Final = "undated"
@@ -54,6 +55,12 @@ def _day(number: int) -> str:
 def day_of(time_us: int) -> str:
     """The UTC day of a time, YYYYMMDD."""
     return datetime.fromtimestamp(time_us / 1e6, tz=UTC).strftime("%Y%m%d")
+
+
+def days_up_to(now: float, days: int) -> list[str]:
+    """All that may be listed among a project's days: as many days up to tomorrow, and what stands for days."""
+    today = int(now * 1e6)
+    return [*(day_of(today - back * _DAY_MS * 1000) for back in range(-1, days)), UNDATED, SETTLED, ATTEMPTS]
 
 
 def end_of(day: str) -> int:

@@ -59,6 +59,10 @@ class ProjectKeys(NamedTuple):
         """HASH: "number:status" or "number:e" -> count; until the day expires or is folded."""
         return self.prefix + b":counts:" + day.encode()
 
+    def stored(self, day: str) -> bytes:
+        """What a member of the days stands for: the counts, or for `ATTEMPTS` the attempts."""
+        return self.attempts if day == ATTEMPTS else self.counts(day)
+
     def processing(self, day: str) -> bytes:
         """ZSET: number, creation time and id of the deliveries in processing; as the counts."""
         return self.prefix + b":processing:" + day.encode()

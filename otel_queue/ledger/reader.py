@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from otel_queue.errors import ReadError
+from otel_queue.ledger.identity import days_up_to
 from otel_queue.ledger.keys import ATTEMPTS, Keys, ProjectKeys
 from otel_queue.lifecycle import STATUSES
 from otel_queue.redis_client import (
@@ -33,7 +34,9 @@ _TALLIES: Final = tuple(
 )
 # Texts about the project as a whole.
 _NAMES: Final = ("project_name", "organisation_id", "organisation_name")
-_TEXTS: Final = (*_NAMES, "approximate")
+_TEXTS: Final = (*_NAMES, "approximate", "expired")
+# A reader that has nothing to remember looks so many days back for counts of days that are not listed.
+_DAYS_BACK: Final = 31
 
 
 class Labels(NamedTuple):
@@ -125,7 +128,8 @@ class LedgerReader:
         self._lock = threading.Lock()
 
     def snapshot(self) -> LedgerSnapshot:
-        """The ledger now. Two round trips when nothing changed, five when something did.
+        """The ledger now. Two round trips when nothing changed, five when something did, and one more when a day of a
+        project has gone, or a project is read for the first time.
 
         Raises ReadError when it cannot be read, and with reason `no_birth` when it has no birth marker: a ledger
         that was flushed is unknown, not empty.
@@ -193,13 +197,14 @@ def _read_changes(project: Project, keys: ProjectKeys) -> Reading[Project]:
     if sequence is None:
         raise ReadError("project_lost", f"{project.project} is registered and has no meta")
     described, tallies = values[: len(_TEXTS)], values[len(_TEXTS) :]
-    *told, project.approximate = ((value or b"").decode("utf-8", "replace") for value in described)
+    *told, project.approximate, expired = ((value or b"").decode("utf-8", "replace") for value in described)
     project.names = told[0], told[1], told[2]
     project.tallies = {name: decimal(value) for name, value in zip(_TALLIES, tallies, strict=True) if value}
     if decimal(sequence) == project.sequence:
         return project
-    replies = yield request(keys.days, [("ZRANGE", keys.days, 0, -1, "WITHSCORES")])
-    scores = {member.decode(): score for member, score in scored(replies[0])}
+    replies = yield request(keys.days, [_listed(keys)])
+    scores = _scores(replies[0])
+    yield from _look_for_unlisted(project, keys, expired, scores)
     for gone in set(project.days) - set(scores):
         project.put(gone, None)
     changed = [day for day, score in scores.items() if day not in project.days or project.days[day].score != score]
@@ -208,18 +213,44 @@ def _read_changes(project: Project, keys: ProjectKeys) -> Reading[Project]:
     return project
 
 
+def _listed(keys: ProjectKeys) -> tuple[bytes | str | int, ...]:
+    return ("ZRANGE", keys.days, 0, -1, "WITHSCORES")
+
+
+def _scores(reply: Reply) -> dict[str, float]:
+    return {member.decode(): score for member, score in scored(reply)}
+
+
+def _look_for_unlisted(project: Project, keys: ProjectKeys, expired: str, listed: Mapping[str, float]) -> Reading[None]:
+    """Raises ReadError where a day has counts and is not listed: without it they would read as nothing.
+
+    Looks at the days that were there the last time, or at all of the last weeks for a project that was not read yet.
+    """
+    known = project.days if project.sequence >= 0 else days_up_to(time.time(), _DAYS_BACK)
+    missing = [day for day in known if day not in listed and day > expired]
+    if not missing:
+        return
+    replies = yield request(keys.days, [("HGETALL", keys.stored(day)) for day in missing])
+    if not (missing := [day for day, reply in zip(missing, replies, strict=True) if names(reply)]):
+        return
+    # Once more, behind the list: a day may have begun or ended meanwhile.
+    again, *replies = yield request(keys.days, [_listed(keys), *(("HGETALL", keys.stored(day)) for day in missing)])
+    listed = _scores(again)
+    if unlisted := [day for day, reply in zip(missing, replies, strict=True) if names(reply) and day not in listed]:
+        raise ReadError("day_unlisted", f"{project.project} has counts of {', '.join(unlisted)}, which are not listed")
+
+
 def _read_days(project: Project, keys: ProjectKeys, scores: Mapping[str, float]) -> Reading[None]:
     if not scores:
         return
-    stores = [keys.attempts if day == ATTEMPTS else keys.counts(day) for day in scores]
-    replies = yield request(keys.days, [("HGETALL", store) for store in stores])
+    replies = yield request(keys.days, [("HGETALL", keys.stored(day)) for day in scores])
     days: dict[str, Day] = {}
     for (day, score), reply in zip(scores.items(), replies, strict=True):
         pairs = _pairs(reply)
         if not pairs:
             # The day may have expired since it was listed; if it is listed still, its counts were lost.
-            again = yield request(keys.days, [("ZSCORE", keys.days, day)])
-            if text(again[0]) is not None:
+            again = yield request(keys.days, [_listed(keys)])
+            if day in _scores(again[0]):
                 raise ReadError("day_lost", f"{project.project} {day} is listed and has no counts")
         elif day == ATTEMPTS:
             project.attempts = {_attempt(field): decimal(count) for field, count in pairs.items()}

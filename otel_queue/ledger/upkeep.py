@@ -10,15 +10,17 @@ from typing import Final, NamedTuple
 
 from otel_queue.errors import OtelQueueError, ReadError
 from otel_queue.ledger.exchange import Exchange
-from otel_queue.ledger.identity import UNDATED, day_of
+from otel_queue.ledger.identity import UNDATED, day_of, days_up_to
 from otel_queue.ledger.keys import ATTEMPTS, SETTLED, Keys, ProjectKeys
 from otel_queue.ledger.reader import PROCESSING
-from otel_queue.redis_client import RedisLink, integer, names, request, scored, taking_apart
+from otel_queue.redis_client import RedisLink, array, integer, names, request, scored, taking_apart, text
 
 # A tracked delivery's state begins with status, its time, flags, creation time and group (record_deliveries.lua).
 _STATE: Final = struct.Struct(">B7sB7sI")
 _DAY_US: Final = 86_400_000_000
 _WHAT: Final = "what the ledger has of days"
+# How far back days are looked for that are not listed.
+_DAYS_BACK: Final = 1_100
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,30 @@ class Upkeep:
         reply = self._exchange.one(request(key, [("ZRANGE", key, 0, -1, "WITHSCORES")]))
         found = {member.decode(): score for member, score in scored(reply)}
         return {day: found[day] for day in sorted(found) if day not in (SETTLED, ATTEMPTS)}
+
+    @taking_apart(_WHAT)
+    def unlisted(self, project: str) -> list[str]:
+        """The days of the last years that have counts and are not among the project's days, so that nobody reads them.
+
+        `settled` and `attempts` are such days too. An expired day is none: what is left of it counts for nothing.
+        """
+        of = self.keys.project(project)
+        days = days_up_to(time.time(), _DAYS_BACK)
+        commands: list[tuple[bytes | str | int, ...]] = [("EXISTS", of.stored(day)) for day in days]
+        # In this order a day that begins or expires meanwhile is not mistaken for one.
+        commands += [("ZRANGE", of.days, 0, -1), ("HGET", of.meta, "expired")]
+        *found, members, expired = self._exchange.ask([request(of.meta, commands)])[0]
+        listed, closed = {member.decode() for member in names(members)}, (text(expired) or b"").decode()
+        held = [day for day, exists in zip(days, found, strict=True) if integer(exists)]
+        return [day for day in held if day not in listed and day > closed]
+
+    @taking_apart(_WHAT)
+    def list_again(self, project: str) -> list[str]:
+        """Lists the days that are unlisted, as they are; returns which."""
+        of = self.keys.project(project)
+        days = self.unlisted(project)
+        answers = array(self._exchange.call("list_days", (of.meta, of.days, *map(of.stored, days)), days))
+        return [day for day, was_listed in zip(days, answers, strict=True) if was_listed == 1]
 
     def expire(self, project: str, through: str) -> int:
         """Takes all days up to `through` (YYYYMMDD) out of the counts; returns how many had any."""

@@ -7,6 +7,7 @@ from typing import Literal
 
 from otel_queue.errors import WriteError
 from otel_queue.lifecycle import Record
+from otel_queue.plural import number_of
 
 Kept = Literal["written", "queued", "dropped", "grouped", "missed", "unstored"]
 """What became of a record.
@@ -51,7 +52,7 @@ class Group:
         if self.is_exact and self.kept in ("queued", "dropped", "missed"):
             raise WriteError(
                 self.kept,
-                f"the {len(self._records)} records of this task are {self.kept}, not written to the ledger; "
+                f"{number_of(len(self._records), 'record')} of this task: {self.kept}, not written to the ledger; "
                 "its queue has to deliver it again",
             )
 

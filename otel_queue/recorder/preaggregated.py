@@ -21,7 +21,7 @@ Adder = Callable[[float, Mapping[str, str]], None]
 
 
 class LabelSet(NamedTuple):
-    """Attributes as they are exported. `altered` is how many values were cut, cleaned or folded, and why."""
+    """Attributes as they are exported. `altered` is how many values were cut, cleaned or made `other`, and why."""
 
     attributes: Mapping[str, str]
     altered: int = 0

@@ -58,6 +58,27 @@ def test_show_says_what_of_a_ledger_is_lost(ledger: str, capsys: pytest.CaptureF
     assert "parts of the ledger cannot be read: day_lost (1)" in capsys.readouterr().err
 
 
+def test_check_finds_days_that_are_not_listed_and_repair_lists_them(
+    ledger: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    today = day_of(time.time_ns() // 1000)
+    with redis.Redis.from_url(ledger) as client:
+        client.delete("oq:{P}:days")
+    assert main(["ledger", "show", "--redis-url", ledger]) == FINDING
+    assert "parts of the ledger cannot be read: day_unlisted (1)" in capsys.readouterr().err
+    assert main(["ledger", "check", "--redis-url", ledger]) == FINDING
+    assert [line.split() for line in capsys.readouterr().out.splitlines()[1:]] == [
+        ["P", today, "-", "unlisted", "-", "-"],
+        ["P", "attempts", "-", "unlisted", "-", "-"],
+    ]
+    assert main(["ledger", "check", "--json", "--redis-url", ledger]) == FINDING
+    assert {finding["what"] for finding in json.loads(capsys.readouterr().out)} == {"unlisted"}
+    assert main(["ledger", "repair", "--redis-url", ledger]) == FINE
+    assert capsys.readouterr().out == f"P {today}: listed again\nP attempts: listed again\n"
+    assert main(["ledger", "check", "--redis-url", ledger]) == FINE
+    assert main(["ledger", "show", "--redis-url", ledger]) == FINE
+
+
 def test_check_finds_a_wrong_count_and_repair_mends_it(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ledger", "check", "--redis-url", ledger]) == FINE
     counts = f"oq:{{P}}:counts:{day_of(time.time_ns() // 1000)}"

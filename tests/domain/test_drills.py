@@ -183,6 +183,23 @@ def test_a_ledger_whose_ids_were_evicted(installation: Installation, client: Any
     installation.is_in_step()
 
 
+def test_a_ledger_that_lists_its_days_no_more(installation: Installation, client: Any) -> None:
+    """Exported: gauges from the database. Said: by reason `day_unlisted`, and `check`. Mended: `ledger repair`."""
+    with installation.serving() as exporter:
+        exporter.scrape_until(lambda found: comes_from(found) == "ledger", what="it reads the ledger")
+        days = len(client.zrange("oq:{P}:days", 0, -1))
+        client.delete("oq:{P}:days")
+        changed(client, DAY)  # a record lists its own day again
+        found = exporter.scrape_until(lambda found: comes_from(found) == "postgres", what="it falls back")
+        assert found.value("otel_queue_errors_total", lane="ledger", reason="day_unlisted")
+        assert sum(found.values(EVENTS, project="P")) == ALL_EVENTS
+
+        assert installation.run("ledger check", FINDING).count(" unlisted ") == days - 1
+        assert installation.run("ledger repair").count(": listed again\n") == days - 1
+        exporter.scrape_until(lambda found: comes_from(found) == "ledger", what="it returns", within=60)
+    installation.is_in_step()
+
+
 @pytest.mark.parametrize("fault", ["flushed", "half lost"])
 def test_a_ledger_that_is_gone(installation: Installation, client: Any, fault: str) -> None:
     """Exported: gauges from the database, no attempts. Said: by reasons. Mended: `ledger init`, `seed`, `reconcile`."""
@@ -195,7 +212,7 @@ def test_a_ledger_that_is_gone(installation: Installation, client: Any, fault: s
             changed(client, DAY)
         found = exporter.scrape_until(lambda found: comes_from(found) == "postgres", what="it falls back")
         assert sum(found.values(EVENTS, project="P")) == ALL_EVENTS
-        reasons = ("no_birth",) if fault == "flushed" else ("project_lost", "day_lost", "group_lost")
+        reasons = ("no_birth",) if fault == "flushed" else ("project_lost", "day_lost", "day_unlisted", "group_lost")
         assert any(found.value("otel_queue_errors_total", lane="ledger", reason=reason) for reason in reasons)
 
         begun = "the ledger begins now\n" if fault == "flushed" else "the ledger has begun already\n"

@@ -39,8 +39,8 @@ IDS = [ulid(NOW_US - number * DAY_US, number) for number in range(3)]
 REASONS: Final = {
     "auth", "permission", "connection", "timeout", "loading", "readonly", "out_of_memory", "wrong_type", "aborted",
     "moved", "cluster_down", "master_down", "not_supported", "error_reply", "protocol", "bad_value", "no_birth",
-    "project_lost", "day_lost", "group_lost", "busy", "untracked", "internal", "lease_lost", "broken_generation",
-    "broken_journal",
+    "project_lost", "day_lost", "day_unlisted", "group_lost", "busy", "untracked", "internal", "lease_lost",
+    "broken_generation", "broken_journal",
 }  # fmt: skip
 
 
@@ -127,6 +127,7 @@ def actions(link: RedisLink) -> list[Callable[[], object]]:
 
     return [
         upkeep.projects, upkeep.begin, lambda: upkeep.days("p"), lambda: upkeep.check("p"),
+        lambda: upkeep.unlisted("p"), lambda: upkeep.list_again("p"),
         lambda: upkeep.repair("p", TODAY), lambda: upkeep.expire("gone", OLD), lambda: upkeep.fold("gone", OLD),
         lambda: tracked.marks(["p"]), lambda: tracked.descriptions(["p"]), judge,
         lambda: list(tracked.ids(places[0])), lambda: tracked.counted(places[0]),
@@ -161,13 +162,12 @@ def test_spoiled_replies_of_a_ledger_are_read_or_refused(filled: Ledger, share: 
 
     unknown = 0
     with spoiled_link(filled, spoil) as link:
-        while link.changed < inputs(LEDGER_REPLIES) // 3:
+        while link.changed < inputs(LEDGER_REPLIES) // 3 or not unknown:
             reader = LedgerReader(link)
             unknown += sum(read(reader) is None for _ in range(2))
             for action in actions(link):
                 refusal(action)
     tried(f"ledger replies, {share:.0%} of them spoiled", link.changed)
-    assert unknown
 
 
 def test_after_an_error_in_the_middle_of_a_reading_the_same_reader_reads_all_of_it(filled: Ledger) -> None:

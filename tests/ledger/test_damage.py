@@ -97,6 +97,7 @@ def test_damage_to_a_day_is_found_and_repaired(filled: Ledger, client: Any, name
 LOST = {
     f"oq:{{p}}:counts:{TODAY}": "day_lost",
     "oq:{p}:attempts": "day_lost",
+    "oq:{p}:days": "day_unlisted",
     "oq:{p}:meta": "project_lost",
     "oq:{p}:groups": "group_lost",
 }

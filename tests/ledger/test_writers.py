@@ -1,9 +1,11 @@
 """Writers when Redis refuses, is silent, or holds something else than a ledger; at exit, and in forked children."""
 
+import gc
 import logging
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,9 @@ import pytest
 from otel_queue.config import RedisConfig
 from otel_queue.ledger.store import LedgerStore
 from otel_queue.ledger.writer import BufferedWriter, SyncWriter
-from otel_queue.lifecycle import EventCreated, StatusSet
+from otel_queue.lifecycle import DayExpired, EventCreated, StatusSet
 from otel_queue.redis_client import connect
-from tests.ledger.ledgers import Ledger, assert_same, expected, ledger_server, now_us
+from tests.ledger.ledgers import Ledger, assert_same, day_of, expected, ledger_server, now_us, ulid
 from tests.ledger.oracle import EVENTS
 from tests.servers.process import free_port, wait_until
 from tests.servers.proxy import slow_proxy
@@ -165,6 +167,35 @@ def test_a_project_whose_keys_are_not_the_ledgers_holds_up_no_other(
     assert writer.flush(TIMEOUT_SECONDS)
     families, now = ledger.read()
     assert_same(families, expected([*events(0, 10, "broken"), *events(0, 3_000)], now))
+
+
+def test_a_record_that_is_late_is_written_since_the_ledger_has_answered_for_it(ledger: Ledger) -> None:
+    """Delivered again it would be late again: `written` says that there is nothing to be done."""
+    writer = SyncWriter(store(ledger.url), buffered(ledger.url))
+    assert writer.write([DayExpired("p", day_of(NOW_US))]) == "written"
+    assert writer.write([EventCreated("p", ulid(NOW_US, 1), NOW_US, "S")]) == "written"
+    [project] = ledger.snapshot().projects
+    assert (project.tallies, project.events) == ({"late:event": 1}, {})
+
+
+def test_a_writer_that_is_closed_can_be_let_go_of(ledger: Ledger) -> None:
+    """Whether it was to be flushed at exit or not: neither that nor the hook at fork keeps it alive."""
+    for flush_at_exit in (False, True):
+        writer = BufferedWriter(store(ledger.url), interval_seconds=0.01, flush_at_exit=flush_at_exit)
+        writer.write(events(0, 1))
+        assert writer.close(TIMEOUT_SECONDS)
+        reference = weakref.ref(writer)
+        del writer
+        wait_until(lambda: gc.collect() >= 0 and reference() is None, what="its thread has let go of it", within=20)  # noqa: B023
+
+
+def test_a_writer_that_waits_tells_its_own_failures_and_its_buffers(refusing_url: str) -> None:
+    writer = SyncWriter(store(refusing_url), buffered(refusing_url, most_records=1), breaker_seconds=3_600)
+    assert writer.write(events(0, 3)) == "dropped"
+    wait_until(lambda: writer.errors()["connection"] > 1, what="the buffer has tried too")
+    assert writer.errors()["dropped"] == 2
+    assert len(writer) == 1
+    assert not writer.close(0.0)
 
 
 def test_a_sync_writer_says_written_only_of_what_is_in_the_ledger(ledger: Ledger) -> None:

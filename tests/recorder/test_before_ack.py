@@ -177,6 +177,11 @@ class RaisingWriter(ListWriter):
         raise ZeroDivisionError
 
 
+def tell_exactly(recorder: Recorder) -> None:
+    with recorder.before_ack(exact=True):
+        created(recorder, "1")
+
+
 @pytest.mark.parametrize(
     ("writer", "kept"),
     [(ListWriter("queued"), "queued"), (ListWriter("dropped"), "dropped"), (RaisingWriter(), "missed")],
@@ -184,8 +189,8 @@ class RaisingWriter(ListWriter):
 )
 def test_an_exact_block_raises_unless_its_records_have_reached_the_ledger(writer: ListWriter, kept: str) -> None:
     recorder = Recording(writer=writer).recorder
-    with pytest.raises(WriteError, match=f"the 1 records of this task are {kept}") as raised, recorder.before_ack(exact=True):
-        created(recorder, "1")
+    with pytest.raises(WriteError, match=f"1 record of this task: {kept}, not written to the ledger") as raised:
+        tell_exactly(recorder)
     assert raised.value.reason == kept
 
 
@@ -203,7 +208,7 @@ def test_a_task_that_tells_nothing_is_not_delivered_again_for_it() -> None:
     assert group.kept == "unstored"
 
 
-def test_without_a_ledger_nothing_is_waited_for() -> None:
+def test_without_a_ledger_nothing_is_to_be_kept() -> None:
     recorder = Recorder(MeterProvider(shutdown_on_exit=False))
     with recorder.before_ack(exact=True):
         assert created(recorder, "1") == "unstored"
@@ -211,40 +216,47 @@ def test_without_a_ledger_nothing_is_waited_for() -> None:
 
 def test_the_handlers_own_error_is_the_one_that_is_raised() -> None:
     recorder = Recording(writer=ListWriter("queued")).recorder
-    with pytest.raises(ZeroDivisionError), recorder.before_ack(exact=True):
-        created(recorder, "1")
-        raise ZeroDivisionError
+
+    def handle() -> None:
+        with recorder.before_ack(exact=True):
+            created(recorder, "1")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        handle()
 
 
 def test_an_exact_block_inside_another_makes_that_one_exact() -> None:
     recorder = Recording(writer=ListWriter("queued")).recorder
-    with pytest.raises(WriteError), recorder.before_ack():
-        with recorder.before_ack(exact=True):
-            created(recorder, "1")
-        created(recorder, "2")
+
+    def handle() -> None:
+        with recorder.before_ack():
+            tell_exactly(recorder)
+            created(recorder, "2")
+
+    with pytest.raises(WriteError, match="2 records"):
+        handle()
 
 
 def test_a_child_forked_inside_an_exact_block_does_not_answer_for_its_parents_records() -> None:
     recorder = Recording(writer=ListWriter("queued")).recorder
-    exit_code = -1
+    child = -1
 
     def handle() -> None:
-        nonlocal exit_code
+        nonlocal child
         with recorder.before_ack(exact=True):
             created(recorder, "1")
             child = os.fork()
-            if child:
-                exit_code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
-    parent = os.getpid()
+    raised: list[WriteError] = []
     try:
         handle()
-    except WriteError:
-        if os.getpid() != parent:
-            os._exit(1)
-    else:
-        os._exit(0)  # the child: the parent's block raises
-    assert exit_code == 0
+    except WriteError as error:
+        raised.append(error)
+    if child == 0:
+        os._exit(len(raised))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert len(raised) == 1
 
 
 @pytest.mark.parametrize("is_awaited", [False, True], ids=["plain", "awaited"])

@@ -18,6 +18,7 @@ from tests.recorder.reading import Recording, of
 
 ATTEMPTS = "convoy_event_delivery_attempts_total"
 INGESTED = "convoy_ingest_total"
+RATE_LIMITED = "convoy_rate_limit_total"
 
 
 def test_attempts_carry_the_owners_labels() -> None:
@@ -97,6 +98,13 @@ def test_label_values_are_cleaned_and_that_is_counted() -> None:
     recording.recorder.ingest("p", "x" * 300)
     assert recording.sums(INGESTED) == {of(project="p", source="line?break"): 1, of(project="p", source="x" * 256): 1}
     assert recording.sums("otel_queue_dropped_labels_total") == {of(metric=INGESTED, reason="cleaned"): 2}
+
+
+def test_a_rate_limiters_names_are_shortened_and_counted_as_labels_are() -> None:
+    recording = Recording()
+    recording.recorder.rate_limited("b" * 300, "rejected\n")
+    assert recording.sums(RATE_LIMITED) == {of(bucket="b" * 256, outcome="rejected?"): 1}
+    assert recording.sums("otel_queue_dropped_labels_total") == {of(metric=RATE_LIMITED, reason="cleaned"): 2}
 
 
 def test_sets_of_labels_past_the_limit_share_one_and_nothing_is_lost() -> None:

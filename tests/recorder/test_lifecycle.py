@@ -17,6 +17,7 @@ from otel_queue.lifecycle import (
     StatusSet,
 )
 from otel_queue.recorder import Recorder
+from otel_queue.worker import ledger_writer
 from tests.recorder.reading import ListWriter, Recording, of, sums
 
 AT = 1_700_000_000_000_000
@@ -119,7 +120,9 @@ def test_a_writer_that_raises_is_a_miss_and_not_the_tasks_failure() -> None:
 @pytest.mark.parametrize("thing", [ledger_writer, [], "redis://127.0.0.1:6379"], ids=["function", "list", "text"])
 def test_what_is_no_writer_is_refused_at_once(thing: Any) -> None:
     provider = MeterProvider(shutdown_on_exit=False)
-    with pytest.raises(OtelQueueError, match=f"writer is a {type(thing).__name__}, .* give what otel_queue.ledger_writer"):
+    with pytest.raises(
+        OtelQueueError, match=f"writer is a {type(thing).__name__}, .* give what otel_queue.ledger_writer"
+    ):
         Recorder(provider, writer=thing)
     Recorder(provider)  # which was not taken meanwhile
 

@@ -1,6 +1,7 @@
 """Whatever Redis does, a handler gets its answer, and memory stays within its bound."""
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -9,6 +10,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from otel_queue.config import Config, RedisConfig
 from otel_queue.ledger.store import LedgerStore
 from otel_queue.ledger.writer import BufferedWriter, SyncWriter
+from otel_queue.lifecycle import EventCreated
 from otel_queue.middleware import PROJECT, Task, before_ack, compose, recorded
 from otel_queue.redis_client import connect
 from otel_queue.worker import Worker, ledger_writer
@@ -100,6 +102,16 @@ def test_the_writer_that_waits_says_written_and_then_it_is(redis_server: RedisSe
     assert worker.recorder.attempt_made(project="p", attempt_id="1", succeeded=True) == "written"
     assert attempts(redis_server) == 1
     worker.shutdown(0)
+
+
+def test_the_writer_that_waits_does_so_for_as_long_as_it_is_told(redis_server: RedisServer) -> None:
+    with slow_proxy(redis_server.port, delay_seconds=0.3) as proxy:
+        config = Config(redis=RedisConfig(url=f"redis://127.0.0.1:{proxy.port}/0"))
+        record = EventCreated("p", "e", time.time_ns() // 1000, None)
+        hasty, patient = (ledger_writer(config, waits=True, write_timeout_seconds=seconds) for seconds in (0.25, 60.0))
+        assert (hasty.write([record]), patient.write([record])) == ("queued", "written")
+        assert hasty.errors()["timeout"] == 1
+        assert hasty.close(20)
 
 
 def attempts(server: RedisServer) -> int:

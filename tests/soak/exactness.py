@@ -321,12 +321,19 @@ def _compare(
     snapshot = ledger.snapshot()
     oracle = _oracle(records, snapshot.time)
     result.series = sum(map(len, oracle.values()))
-    result.wrong = wrong_series("a new reader", families_of(snapshot), oracle)
+    result.wrong = _wrong("a new reader", snapshot, oracle)
     later = watched()
-    oracle = later_by(oracle, later.time - snapshot.time)
-    result.wrong += wrong_series("the reader that watched", families_of(later), oracle)
+    result.wrong += _wrong("the reader that watched", later, later_by(oracle, later.time - snapshot.time))
     result.wrong += [f"check: {difference}" for difference in ledger.differences()]
+    if result.wrong and not lost:
+        # Says which it was: records that were lost though nothing might be, or all of them counted wrongly.
+        result.missing = _write(ledger, records)
     ledger.close()
+
+
+def _wrong(reader: str, snapshot: LedgerSnapshot, oracle: Families) -> list[str]:
+    unread = [f"{reader}: a project cannot be read, {reason} ({count})" for reason, count in snapshot.failures.items()]
+    return unread + wrong_series(reader, families_of(snapshot), oracle)
 
 
 def _write(ledger: Ledger, records: Sequence[Record]) -> int:
