@@ -46,6 +46,7 @@ class RedisServer:
         sentinel_lines: Sequence[str] = (),
     ) -> None:
         self.port = free_port()
+        self._directory = directory
         self.password = password
         self.ca_file: Path | None = None
         self.certificate_file: Path | None = None
@@ -129,11 +130,20 @@ class RedisServer:
         self.process.kill()
 
     def start(self) -> None:
-        """After `kill`: on the same port, empty."""
+        """After `kill`: on the same port, with what its append-only file has, and empty without one."""
+        self._mend_file()
         self.process.start()
 
+    def _mend_file(self) -> None:
+        """As an operator does: Redis itself may keep half of a transaction, and execute it at the start after this."""
+        files = [*self._directory.glob("appendonlydir/*.manifest"), *self._directory.glob("appendonly.aof")]
+        for file in files:
+            # The checker is the server under another name.
+            command = ["redis-check-aof", "--fix", str(file)]
+            subprocess.run(command, executable=redis_program(), input=b"y\n", capture_output=True, check=False)
+
     def restart(self) -> None:
-        """Killed and started: on the same port, empty."""
+        """Killed and started: on the same port, as `start`."""
         self.kill()
         self.start()
 
