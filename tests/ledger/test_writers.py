@@ -178,15 +178,15 @@ def test_a_record_that_is_late_is_written_since_the_ledger_has_answered_for_it(l
     assert (project.tallies, project.events) == ({"late:event": 1}, {})
 
 
-def test_a_writer_that_is_closed_can_be_let_go_of(ledger: Ledger) -> None:
+@pytest.mark.parametrize("flush_at_exit", [False, True])
+def test_a_writer_that_is_closed_can_be_let_go_of(ledger: Ledger, flush_at_exit: bool) -> None:
     """Whether it was to be flushed at exit or not: neither that nor the hook at fork keeps it alive."""
-    for flush_at_exit in (False, True):
-        writer = BufferedWriter(store(ledger.url), interval_seconds=0.01, flush_at_exit=flush_at_exit)
-        writer.write(events(0, 1))
-        assert writer.close(TIMEOUT_SECONDS)
-        reference = weakref.ref(writer)
-        del writer
-        wait_until(lambda: gc.collect() >= 0 and reference() is None, what="its thread has let go of it", within=20)  # noqa: B023
+    writer = BufferedWriter(store(ledger.url), interval_seconds=0.01, flush_at_exit=flush_at_exit)
+    writer.write(events(0, 1))
+    assert writer.close(TIMEOUT_SECONDS)
+    reference = weakref.ref(writer)
+    del writer
+    wait_until(lambda: gc.collect() >= 0 and reference() is None, what="its thread has let go of it", within=20)
 
 
 def test_a_writer_that_waits_tells_its_own_failures_and_its_buffers(refusing_url: str) -> None:
