@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 # Tests wait for servers more than they compute.
-JOBS   ?= 3
+JOBS   ?= 5
 
 .PHONY: demo test check e2e bench soak programs docs clean
 
@@ -18,7 +18,7 @@ demo: $(STAMP) ## embedded Redis, simulated Convoy workload, exporter on 127.0.0
 	@$(BIN)/otel-queue demo $(ARGS)
 
 test: $(STAMP) check ## lint, types, layers, docs, then every test that can run here
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

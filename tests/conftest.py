@@ -1,10 +1,21 @@
 import signal
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
 
 import pytest
 
 from tests.servers import redis as redis_servers
 from tests.servers.redis import RedisServer
+
+TESTS: Final = Path(__file__).parent
+# They start whole systems and wait for alerts, intervals and installations. Begun last, one of them would keep a run
+# alone with itself for a minute.
+BEGIN_FIRST: Final = ("operations", "e2e", "deploy", "package", "domain")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.relative_to(TESTS).parts[0] not in BEGIN_FIRST)
 
 
 def pytest_configure() -> None:
