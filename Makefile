@@ -3,7 +3,9 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-# Tests wait for servers more than they compute.
+# The tests start hundreds of Pythons: where one may not keep what it compiled, each compiles the tree again.
+unexport PYTHONDONTWRITEBYTECODE
+# Tests wait for servers as much as they compute.
 JOBS   ?= 5
 
 .PHONY: demo test check e2e bench soak programs docs clean

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from otel_queue.cli import FINDING, FINE
 from otel_queue.cli.rows import Opened, add_load, run_over_rows
 from otel_queue.cli.table import table
+from otel_queue.plural import number_of
 
 if TYPE_CHECKING:
     from otel_queue.seeding.report import Report
@@ -55,9 +56,9 @@ def _reconcile(options: argparse.Namespace, opened: Opened) -> int:
 
 def _print(report: "Report", *, with_examples: bool) -> None:
     for what, number in sorted(report.read.items()):
-        print(f"{number} {what} read")
+        print(f"{what} read: {number}")
     if report.early_attempts:
-        print(f"{report.early_attempts} attempts were made before the ledger's birth, where its counter starts")
+        print(f"before the ledger's birth, where its counter starts: {number_of(report.early_attempts, 'attempt')}")
     heading = "TO REPAIR" if report.is_dry else "REPAIRED"
     _print_counts(("PROJECT", heading, "COUNT"), report.found)
     _print_counts(("PROJECT", "LEFT: NOT TO BE REPAIRED", "COUNT"), report.left)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from otel_queue.cli import FINDING, FINE
 from otel_queue.cli.rows import Opened, add_load, run_over_rows
+from otel_queue.plural import number_of
 
 if TYPE_CHECKING:
     from otel_queue.seeding.seed import Seeded
@@ -86,17 +87,17 @@ def _print(seeded: "Seeded", *, as_json: bool) -> None:
         print(json.dumps(told, indent=2))
         return
     for what, number in sorted(seeded.rows.items()):
-        print(f"{number} {what} read")
+        print(f"{what} read: {number}")
     if seeded.early_attempts:
-        print(f"{seeded.early_attempts} attempts were made before the ledger's birth, where its counter starts")
-    print(f"{written.changed} records changed the ledger, {written.unchanged} were known")
-    print(f"{seeded.old_days} days put as counts, which are approximate")
+        print(f"before the ledger's birth, where its counter starts: {number_of(seeded.early_attempts, 'attempt')}")
+    print(f"changed the ledger: {number_of(written.changed, 'record')}; known before: {written.unchanged}")
+    print(f"put as counts, which are approximate: {number_of(seeded.old_days, 'day')}")
     if written.late:
-        print(f"{written.late} records were late: their days are expired, folded or not tracked any more")
+        print(f"late: {number_of(written.late, 'record')} of days that are expired, folded or not tracked any more")
     for project, days in _some(seeded.left_out):
-        print(f"left out of {project}: {len(days)} days, {days[0]} to {days[-1]}: they are expired or folded")
+        print(f"left out of {project}, expired or folded: {number_of(len(days), 'day')}, {days[0]} to {days[-1]}")
     for reason, number in _some(seeded.unmergeable):
-        print(f"{number} rows not merged: {reason}")
+        print(f"not merged: {number_of(number, 'row')}: {reason}")
     print(f"{seeded.seconds:.1f} s")
 
 

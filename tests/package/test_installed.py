@@ -106,7 +106,7 @@ def with_extra(wheel: Path, plain: Environment) -> Iterator[Callable[[str], Envi
 
 
 def test_it_installs_without_conflicts_and_is_not_the_tree(plain: Environment) -> None:
-    checked = plain.run("-m", "pip", "check")
+    checked = plain.pip("check")
     assert checked.returncode == 0, checked.stdout
     imported = plain.run("-c", "import otel_queue; print(otel_queue.__version__, otel_queue.__file__)")
     version, file = imported.stdout.split()

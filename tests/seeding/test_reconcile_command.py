@@ -103,7 +103,7 @@ def test_attempts_without_a_time_are_counted_by_their_ids_or_named(
         add_attempt(scene.gateway, id_, None)
     assert main(["reconcile", "--pause", "0"]) == FINDING
     lines = capsys.readouterr().out.splitlines()
-    assert "1 attempts were made before the ledger's birth, where its counter starts" in lines
+    assert "before the ledger's birth, where its counter starts: 1 attempt" in lines
     assert ["P", "attempt", "missing", "1"] in [line.split() for line in lines]
     assert sum("created_at is NULL" in line for line in lines) == 1
     assert main(["reconcile", "--pause", "0", "--json"]) == FINDING

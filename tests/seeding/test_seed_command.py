@@ -53,9 +53,9 @@ def test_it_says_what_it_did(gateway: Gateway, ledger: Ledger) -> None:
     gateway.delivery(ulid(now_us() - 40 * DAY_US, 2), "e1", "Success", seconds=40 * 86_400)
     status, out, _ = run(ledger.url, gateway)
     assert status == FINE
-    assert "1 deliveries read" in out
-    assert "1 days put as counts, which are approximate" in out
-    assert "2 records changed the ledger, 0 were known" in out
+    assert "deliveries read: 1" in out.splitlines()
+    assert "put as counts, which are approximate: 1 day" in out.splitlines()
+    assert "changed the ledger: 2 records; known before: 0" in out.splitlines()
     assert_agree(ledger, gateway)
 
 
@@ -78,7 +78,7 @@ def test_attempts_stay_away_where_workers_count_them_under_ids_of_their_own(gate
     assert ledger.families()[ATTEMPTS]
 
 
-@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("number", range(2))
 def test_it_can_be_killed_at_any_point_and_run_again(
     any_gateway: Gateway, ledger: Ledger, redis_server: RedisServer, number: int
 ) -> None:
@@ -184,7 +184,7 @@ def test_what_was_left_out_is_a_finding(gateway: Gateway, ledger: Ledger) -> Non
     gateway.delivery(ulid(now_us(), 1), "gone", "Vanished")
     status, out, _ = run(ledger.url, gateway)
     assert status == FINDING
-    assert re.search(r"1 rows not merged: .*'Vanished'", out)
+    assert re.search(r"not merged: 1 row: .*'Vanished'", out)
 
 
 def test_a_pause_or_a_batch_out_of_bounds_is_refused(gateway: Gateway, ledger: Ledger) -> None:
