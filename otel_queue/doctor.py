@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 from otel_queue.asynq import keys
 from otel_queue.catalog import ATTEMPTS
-from otel_queue.config import Config, otlp_protocol, otlp_wanted, unknown_variables
+from otel_queue.config import Config, export_timeout_seconds, otlp_protocol, otlp_wanted, unknown_variables
 from otel_queue.errors import ConfigError, ReadError
 from otel_queue.ledger.keys import Keys
 from otel_queue.plural import number_of
@@ -261,7 +261,7 @@ def _otlp(config: Config) -> Iterator[Finding]:
     logger = logging.getLogger("opentelemetry.exporter.otlp")
     logger.addHandler(said)
     try:
-        exporter = otlp_exporter(protocol)
+        exporter = otlp_exporter(protocol, min(export_timeout_seconds(), _OTLP_SECONDS))
         result = exporter.export(MetricsData(resource_metrics=[]))
         exporter.shutdown()
     except Exception as error:
@@ -275,6 +275,7 @@ def _otlp(config: Config) -> Iterator[Finding]:
         yield Finding("fail", "otlp", f"{protocol}: {said.text or 'the export was not accepted'}", _OTLP_ADVICE, True)
 
 
+_OTLP_SECONDS: Final = 10.0
 _OTLP_ADVICE: Final = (
     "check OTEL_EXPORTER_OTLP_ENDPOINT, its scheme and port (4318 http/protobuf, 4317 grpc) and the protocol"
 )

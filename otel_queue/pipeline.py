@@ -14,6 +14,7 @@ from otel_queue.config import (
     SOURCES,
     Config,
     export_interval_seconds,
+    export_timeout_seconds,
     otlp_protocol,
     otlp_wanted,
     parse_listen,
@@ -132,7 +133,7 @@ class Pipeline:
         protocol = otlp_protocol()
         points = SeriesPoints(self._config.attributes)
         return OtlpPush(
-            otlp_exporter(protocol),
+            otlp_exporter(protocol, export_timeout_seconds()),
             interval_seconds=export_interval_seconds(),
             collection=lambda: self._collection(self._config.server.scrape_budget_seconds),
             target=f"OTLP {protocol}",

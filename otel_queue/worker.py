@@ -20,7 +20,14 @@ from opentelemetry.sdk.metrics.export import MetricReader
 from opentelemetry.sdk.metrics.view import DropAggregation, ExplicitBucketHistogramAggregation, View
 
 from otel_queue.catalog import ATTEMPTS, CATALOG
-from otel_queue.config import Config, export_interval_seconds, otlp_protocol, otlp_wanted, parse_listen
+from otel_queue.config import (
+    Config,
+    export_interval_seconds,
+    export_timeout_seconds,
+    otlp_protocol,
+    otlp_wanted,
+    parse_listen,
+)
 from otel_queue.export.instruments import NO_LIMIT, allowed_keys
 from otel_queue.export.otlp import OtlpPush, otlp_exporter
 from otel_queue.export.resource import build_resource
@@ -117,7 +124,7 @@ class _Process:
 def _otlp_push() -> OtlpPush:
     protocol = otlp_protocol()
     return OtlpPush(
-        otlp_exporter(protocol),
+        otlp_exporter(protocol, export_timeout_seconds()),
         interval_seconds=export_interval_seconds(),
         collection=contextlib.nullcontext,
         target=f"OTLP {protocol}",

@@ -1,13 +1,6 @@
 """Configuration: the only reader of the environment."""
 
-from otel_queue.config.load import (
-    export_interval_seconds,
-    load_config,
-    otlp_protocol,
-    otlp_wanted,
-    parse_listen,
-    unknown_variables,
-)
+from otel_queue.config.load import load_config, parse_listen, unknown_variables
 from otel_queue.config.secret import Secret
 from otel_queue.config.settings import (
     DOMAIN_METRICS,
@@ -22,6 +15,12 @@ from otel_queue.config.settings import (
     RedisConfig,
     ServerConfig,
     Sources,
+)
+from otel_queue.config.standard_variables import (
+    export_interval_seconds,
+    export_timeout_seconds,
+    otlp_protocol,
+    otlp_wanted,
 )
 
 __all__ = [
@@ -39,6 +38,7 @@ __all__ = [
     "ServerConfig",
     "Sources",
     "export_interval_seconds",
+    "export_timeout_seconds",
     "load_config",
     "otlp_protocol",
     "otlp_wanted",

@@ -22,6 +22,7 @@ from otel_queue.config.settings import (
     Setting,
     all_settings,
 )
+from otel_queue.config.standard_variables import faults_of_standard_variables
 from otel_queue.errors import ConfigError
 from otel_queue.shard import parse_shard
 
@@ -86,41 +87,6 @@ def parse_listen(text: str) -> tuple[str, int]:
     if not separator or not port.isdecimal() or int(port) > 65535:
         raise ValueError(f"{text!r} is not host:port, as in 127.0.0.1:9464")
     return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
-
-
-def otlp_wanted(config: Config, environment: Mapping[str, str] | None = None) -> bool:
-    """Whether to push: as configured, else when a standard variable names an OTLP endpoint or exporter."""
-    environment = os.environ if environment is None else environment
-    exporters = environment.get("OTEL_METRICS_EXPORTER", "").replace(" ", "").split(",")
-    if config.otlp.enabled is not None:
-        return config.otlp.enabled
-    if "none" in exporters:
-        return False
-    endpoints = ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-    return "otlp" in exporters or any(environment.get(name) for name in endpoints)
-
-
-def otlp_protocol(environment: Mapping[str, str] | None = None) -> str:
-    """`http/protobuf` (the default) or `grpc`, by the standard variables; raises ValueError for others."""
-    environment = os.environ if environment is None else environment
-    name = "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL"
-    chosen = environment.get(name) or environment.get("OTEL_EXPORTER_OTLP_PROTOCOL") or "http/protobuf"
-    if chosen not in ("http/protobuf", "grpc"):
-        raise ValueError(f"OTLP protocol {chosen!r} is not supported; use http/protobuf or grpc")
-    return chosen
-
-
-def export_interval_seconds(environment: Mapping[str, str] | None = None) -> float:
-    """Seconds between pushes, from OTEL_METRIC_EXPORT_INTERVAL (milliseconds, default 60000)."""
-    environment = os.environ if environment is None else environment
-    text = environment.get("OTEL_METRIC_EXPORT_INTERVAL") or "60000"
-    try:
-        milliseconds = float(text)
-    except ValueError:
-        milliseconds = 0.0
-    if not 1 <= milliseconds < float("inf"):
-        raise ValueError(f"OTEL_METRIC_EXPORT_INTERVAL must be milliseconds, at least 1, not {text!r}")
-    return milliseconds / 1000
 
 
 def _read_file(file: Path, faults: list[str]) -> Mapping[str, Any]:
@@ -314,13 +280,7 @@ def _check(config: Config, environment: Mapping[str, str]) -> list[str]:
         parse_listen(config.server.listen)
     except ValueError as error:
         faults.append(f"server.listen: {error}")
-    for check in (otlp_protocol, export_interval_seconds):
-        try:
-            check(environment)
-        except ValueError as error:
-            faults.append(str(error))
-    if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
-        faults.append("OTEL_SDK_DISABLED=true: nothing would be exported; unset it to run otel-queue")
+    faults.extend(faults_of_standard_variables(environment))
     return faults
 
 

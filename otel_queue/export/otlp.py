@@ -25,15 +25,18 @@ _log: Final = logging.getLogger(__name__)
 _GRPC_BATCH: Final = 10_000
 
 
-def otlp_exporter(protocol: str) -> MetricExporter:
-    """The stock exporter for `http/protobuf` or `grpc`, configured by OpenTelemetry's standard variables."""
+def otlp_exporter(protocol: str, timeout_seconds: float) -> MetricExporter:
+    """The stock exporter for `http/protobuf` or `grpc`; all but its timeout is of OpenTelemetry's standard variables.
+
+    An export, with all its retries, gives up after `timeout_seconds`.
+    """
     if protocol == "grpc":
         from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as GrpcExporter
 
-        return GrpcExporter(max_export_batch_size=_GRPC_BATCH)
+        return GrpcExporter(timeout=timeout_seconds, max_export_batch_size=_GRPC_BATCH)
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HttpExporter
 
-    return HttpExporter()
+    return HttpExporter(timeout=timeout_seconds)
 
 
 class _WatchedExporter(MetricExporter):

@@ -19,12 +19,12 @@ ALLOWANCE_SECONDS = 8.0
 CONFIG = f"{IMPATIENT}\n[otlp]\nshutdown_timeout_seconds = {SHUTDOWN_SECONDS}\n"
 
 
-def pushing_to(port: int, protocol: str, *, timeout_seconds: int) -> dict[str, str]:
+def pushing_to(port: int, protocol: str, *, timeout_seconds: int, interval_ms: int = 300) -> dict[str, str]:
     return {
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}",
         "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
         "OTEL_EXPORTER_OTLP_TIMEOUT": str(timeout_seconds),
-        "OTEL_METRIC_EXPORT_INTERVAL": "300",
+        "OTEL_METRIC_EXPORT_INTERVAL": str(interval_ms),
     }
 
 
@@ -66,7 +66,7 @@ def test_the_collector_takes_the_push_and_never_answers(
 ) -> None:
     """During: no scrape waits for the push that hangs. SIGTERM ends the process long before that push gives up."""
     fill(redis_server.client())
-    environment = pushing_to(black_hole.port, protocol, timeout_seconds=600)
+    environment = pushing_to(black_hole.port, protocol, timeout_seconds=600, interval_ms=600_000)
     with serve(redis_server.url, config=CONFIG, environment=environment) as served:
         wait_for_values(served)
         wait_until(lambda: black_hole.connections, what="a push is under way")
@@ -74,9 +74,21 @@ def test_the_collector_takes_the_push_and_never_answers(
         ends_on_sigterm(served)
 
 
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_a_timeout_meant_in_milliseconds_hides_no_collector_that_hangs(
+    redis_server: RedisServer, black_hole: Proxy, protocol: str
+) -> None:
+    """10000, as a Go worker has it, would be hours here: the push is given up, its lane is down and says so."""
+    environment = pushing_to(black_hole.port, protocol, timeout_seconds=10_000)
+    with serve(redis_server.url, config=CONFIG, environment=environment) as served:
+        down = served.scrape_until(lambda scrape: is_down(scrape, "otlp"), what="the push is given up")
+        assert errors(down, "export", "otlp") > 0
+        ends_on_sigterm(served)
+
+
 def test_neither_redis_nor_the_collector_answers(black_hole: Proxy) -> None:
     """SIGTERM ends the process with 0, though both the reading and the push before the end hang."""
-    environment = pushing_to(black_hole.port, "http/protobuf", timeout_seconds=600)
+    environment = pushing_to(black_hole.port, "http/protobuf", timeout_seconds=600, interval_ms=600_000)
     with run_redis() as server, serve(server.url, config=CONFIG, environment=environment) as served:
         fill(server.client())
         wait_for_values(served)

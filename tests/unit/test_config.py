@@ -3,7 +3,15 @@ from pathlib import Path
 
 import pytest
 
-from otel_queue.config import Config, Secret, load_config, otlp_protocol, otlp_wanted, parse_listen
+from otel_queue.config import (
+    Config,
+    Secret,
+    export_timeout_seconds,
+    load_config,
+    otlp_protocol,
+    otlp_wanted,
+    parse_listen,
+)
 from otel_queue.config.settings import SECTIONS, all_settings
 from otel_queue.errors import ConfigError
 
@@ -53,6 +61,7 @@ def test_all_faults_are_reported_together(tmp_path: Path) -> None:
         file,
         OTEL_QUEUE_LISTEN="nowhere",
         OTEL_METRIC_EXPORT_INTERVAL="soon",
+        OTEL_EXPORTER_OTLP_TIMEOUT="0",
         OTEL_EXPORTER_OTLP_PROTOCOL="http/json",
     )
     for part in (
@@ -66,6 +75,7 @@ def test_all_faults_are_reported_together(tmp_path: Path) -> None:
         "redis.url: unknown form 'http'",
         "server.listen: 'nowhere' is not host:port",
         "OTEL_METRIC_EXPORT_INTERVAL",
+        "OTEL_EXPORTER_OTLP_TIMEOUT must be seconds, at least 0.001, not '0'",
         "OTLP protocol 'http/json' is not supported",
     ):
         assert part in said
@@ -198,6 +208,23 @@ def test_the_faults_of_the_domain_are_told_together(tmp_path: Path) -> None:
         f"domain.metrics.{GAUGE}: unknown setting age_second; did you mean age_seconds?",
     ):
         assert part in said
+
+
+@pytest.mark.parametrize(
+    ("variables", "seconds"),
+    [
+        ({}, 10),
+        ({"OTEL_EXPORTER_OTLP_TIMEOUT": "3"}, 3),
+        ({"OTEL_EXPORTER_OTLP_TIMEOUT": "3", "OTEL_EXPORTER_OTLP_METRICS_TIMEOUT": "2"}, 2),
+        ({"OTEL_EXPORTER_OTLP_TIMEOUT": "30"}, 30),
+        ({"OTEL_EXPORTER_OTLP_TIMEOUT": "10000"}, 60),
+        ({"OTEL_EXPORTER_OTLP_TIMEOUT": "10000", "OTEL_METRIC_EXPORT_INTERVAL": "300"}, 10),
+    ],
+)
+def test_a_push_may_take_what_was_asked_and_hardly_longer_than_its_interval(
+    variables: dict[str, str], seconds: float
+) -> None:
+    assert export_timeout_seconds(variables) == seconds
 
 
 def test_a_fallback_or_a_shadow_without_a_source_is_a_fault() -> None:
