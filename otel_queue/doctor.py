@@ -202,12 +202,31 @@ def _ledger(link: RedisLink, config: Config) -> Iterator[Finding]:
         yield from _birth(link, config)
         for finding in _eviction(link):
             yield replace(finding, subject=f"ledger {finding.subject}")
+        yield _ledger_file(link)
     except ReadError as error:
         yield Finding("fail", "ledger", str(error), _REACH_ADVICE.get(error.reason, ""), unreachable=True)
         return
     if config.ledger.url is None and not config.ledger.memory_limit_bytes:
         advice = "set ledger.url to a Redis of its own, or ledger.memory_limit_bytes"
         yield Finding("warn", "ledger memory", "the ledger shares the queues' Redis and may fill it", advice)
+
+
+def _ledger_file(link: RedisLink) -> Finding:
+    """Whether the ledger outlives a crash of its Redis, and is whole after one."""
+    subject = "ledger file"
+    info, setting = _ask(link, [("INFO", "persistence"), ("CONFIG", "GET", "aof-load-truncated")])
+    refusal = next((reply for reply in (info, setting) if isinstance(reply, ErrorReply)), None)
+    if not isinstance(info, ErrorReply) and b"aof_enabled:0" in info:
+        detail = "appendonly is off: a crash takes what was written since the last snapshot"
+        return Finding(
+            "warn", subject, detail, "CONFIG SET appendonly yes, and appendfsync always; see docs/reliability.md"
+        )
+    if refusal is not None:
+        return Finding("warn", subject, f"unknown: {refusal}", "look at `CONFIG GET aof-load-truncated` yourself")
+    if setting[-1:] == [b"yes"]:
+        detail = "Redis starts on a torn append-only file, and executes half a record at the start after"
+        return Finding("warn", subject, detail, "CONFIG SET aof-load-truncated no; see docs/reliability.md")
+    return Finding("ok", subject, "append-only, and a torn one is not started on")
 
 
 def _birth(link: RedisLink, config: Config) -> Iterator[Finding]:
@@ -261,7 +280,8 @@ def _otlp(config: Config) -> Iterator[Finding]:
     logger = logging.getLogger("opentelemetry.exporter.otlp")
     logger.addHandler(said)
     try:
-        exporter = otlp_exporter(protocol, min(export_timeout_seconds(), _OTLP_SECONDS))
+        # In batches nothing would be sent of nothing.
+        exporter = otlp_exporter(protocol, min(export_timeout_seconds(), _OTLP_SECONDS), most_points=None)
         result = exporter.export(MetricsData(resource_metrics=[]))
         exporter.shutdown()
     except Exception as error:

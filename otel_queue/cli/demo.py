@@ -2,9 +2,12 @@
 
 import argparse
 import contextlib
+import os
+import shutil
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from otel_queue.cli import FINE
@@ -35,7 +38,9 @@ def _run(options: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("otel_queue"):
             raise
-        raise OtelQueueError(f"the demo needs more packages: pip install 'otel-queue[demo]' ({error})") from error
+        raise OtelQueueError(
+            f"the demo needs more packages: from a checkout, pip install '.[demo]' ({error})"
+        ) from error
     stop = stop_on_signals()
     with contextlib.ExitStack() as stack:
         is_real = True
@@ -82,12 +87,14 @@ def _recording(config: Config) -> "Iterator[Recorder]":
 
 
 def _what_to_open(listen: str, redis: str) -> str:
+    beside = Path(sys.executable).with_name("otel-queue")
+    command = "otel-queue" if shutil.which("otel-queue") or not beside.exists() else os.path.relpath(beside)
     return f"""
 otel-queue demo: a simulated Convoy on Asynq, measured by the exporter
   open     http://{listen}/          the status page
            http://{listen}/metrics   what Prometheus scrapes
   try      curl -s http://{listen}/metrics | grep convoy_
-           otel-queue inspect --redis-url {redis}
-           otel-queue ledger show --redis-url {redis}
+           {command} inspect --redis-url {redis}
+           {command} ledger show --redis-url {redis}
   stop     Ctrl-C
 """

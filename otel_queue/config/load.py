@@ -280,7 +280,7 @@ def _check(config: Config, environment: Mapping[str, str]) -> list[str]:
         parse_listen(config.server.listen)
     except ValueError as error:
         faults.append(f"server.listen: {error}")
-    faults.extend(faults_of_standard_variables(environment))
+    faults.extend(faults_of_standard_variables(config, environment))
     return faults
 
 

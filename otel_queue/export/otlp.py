@@ -25,15 +25,15 @@ _log: Final = logging.getLogger(__name__)
 _GRPC_BATCH: Final = 10_000
 
 
-def otlp_exporter(protocol: str, timeout_seconds: float) -> MetricExporter:
+def otlp_exporter(protocol: str, timeout_seconds: float, *, most_points: int | None = _GRPC_BATCH) -> MetricExporter:
     """The stock exporter for `http/protobuf` or `grpc`; all but its timeout is of OpenTelemetry's standard variables.
 
-    An export, with all its retries, gives up after `timeout_seconds`.
+    An export, with all its retries, gives up after `timeout_seconds`. By gRPC it is sent in messages of `most_points`.
     """
     if protocol == "grpc":
         from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as GrpcExporter
 
-        return GrpcExporter(timeout=timeout_seconds, max_export_batch_size=_GRPC_BATCH)
+        return GrpcExporter(timeout=timeout_seconds, max_export_batch_size=most_points)
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HttpExporter
 
     return HttpExporter(timeout=timeout_seconds)
@@ -98,7 +98,8 @@ class OtlpPush:
         self._errors: Counter[str] = Counter()
         self._up: bool | None = None
         self._duration: float | None = None
-        self._last_success: float | None = None
+        self._succeeded: float | None = None  # by the monotonic clock
+        self._last_success: float | None = None  # Unix time
         self._last_error: str | None = None
         self._recent = RecentErrors("otlp")
         self._thread = threading.Thread(target=self._tick, name="otel-queue-otlp", daemon=True)
@@ -110,7 +111,7 @@ class OtlpPush:
     def state(self) -> LaneState:
         """How pushing is doing; the age is that of the last success."""
         with self._lock:
-            age = None if self._last_success is None else time.time() - self._last_success
+            age = None if self._succeeded is None else time.monotonic() - self._succeeded
             return LaneState(
                 name="otlp",
                 up=self._up,
@@ -166,7 +167,7 @@ class OtlpPush:
             changed = self._up is not (error is None)
             self._duration, self._up = duration, error is None
             if error is None:
-                self._last_success = time.time()
+                self._succeeded, self._last_success = time.monotonic(), time.time()
             else:
                 self._errors["export"] += 1
                 self._last_error = error

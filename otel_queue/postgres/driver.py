@@ -5,6 +5,6 @@ from otel_queue.errors import ConfigError
 try:
     import psycopg
 except ImportError as error:  # psycopg itself raises it where there is no libpq
-    raise ConfigError([f"postgres.dsn needs psycopg: pip install 'otel-queue[postgres]' ({error})"]) from error
+    raise ConfigError([f"postgres.dsn needs psycopg: in a checkout, pip install '.[postgres]' ({error})"]) from error
 
 __all__ = ["psycopg"]

@@ -197,13 +197,32 @@ def test_check_of_a_redis_that_goes_away_meanwhile_shows_what_was_found_until_th
     assert out.count("it is gone\n      -> check redis.url") == 2
 
 
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
 def test_check_tries_the_otlp_endpoint(
-    redis_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    redis_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, protocol: str
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
     assert main(["check", "--redis-url", redis_url]) == UNREACHABLE
-    assert "FAIL  otlp: http/protobuf" in capsys.readouterr().out
+    assert f"FAIL  otlp: {protocol}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"appendonly": "no"}, "WARN  ledger file: appendonly is off"),
+        ({"appendonly": "yes"}, "WARN  ledger file: Redis starts on a torn append-only file"),
+        ({"appendonly": "yes", "aof-load-truncated": "no"}, "ok    ledger file: append-only"),
+    ],
+)
+def test_check_looks_at_what_a_ledger_outlives(
+    capsys: pytest.CaptureFixture[str], settings: dict[str, str], said: str
+) -> None:
+    arguments = [word for name, value in settings.items() for word in (f"--{name}", value)]
+    with redis_server(args=arguments) as server:
+        main(["check", "--redis-url", server.url, "--domain-source", "ledger"])
+    assert said in capsys.readouterr().out
 
 
 def test_check_reads_the_web_config(tmp_path: Path, redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:

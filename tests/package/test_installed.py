@@ -179,7 +179,7 @@ def test_what_needs_an_extra_names_it_and_nothing_else(plain: Environment, comma
     done = plain.run("-m", "otel_queue", *command, environment=dsn)
     assert done.returncode == 2
     [line] = done.stderr.splitlines()
-    assert f"pip install 'otel-queue[{extra}]'" in line
+    assert f"pip install '.[{extra}]'" in line
 
 
 def test_the_postgres_extra_seeds_a_ledger(

@@ -19,4 +19,4 @@ except ConfigError as error:
 def test_without_psycopg_the_source_says_what_to_install_and_nothing_else_needs_it() -> None:
     done = subprocess.run([sys.executable, "-c", _WITHOUT], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "pip install 'otel-queue[postgres]'" in done.stdout
+    assert "pip install '.[postgres]'" in done.stdout

@@ -227,6 +227,37 @@ def test_a_push_may_take_what_was_asked_and_hardly_longer_than_its_interval(
     assert export_timeout_seconds(variables) == seconds
 
 
+@pytest.mark.parametrize(
+    ("variables", "fault"),
+    [
+        ({"ENDPOINT": "u:s3cret@collector:4318"}, "OTEL_EXPORTER_OTLP_ENDPOINT: must have no user or password"),
+        ({"ENDPOINT": "http://u:s3cret@collector:4318"}, "OTEL_EXPORTER_OTLP_ENDPOINT: must have no user or password"),
+        ({"METRICS_ENDPOINT": "collector:4318"}, "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT: must be a URL"),
+        ({"ENDPOINT": "http://["}, "OTEL_EXPORTER_OTLP_ENDPOINT: must be a URL"),
+        (
+            {"ENDPOINT": "http://collector:4318", "HEADERS": "a=b, Authorization: Bearer s3cret"},
+            "OTEL_EXPORTER_OTLP_HEADERS: must be name=value",
+        ),
+    ],
+)
+def test_where_to_push_is_checked_before_an_exporter_logs_it(variables: dict[str, str], fault: str) -> None:
+    said = faults(None, None, **{f"OTEL_EXPORTER_OTLP_{name}": value for name, value in variables.items()})
+    assert fault in said
+    assert "s3cret" not in said
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4317", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "https://[::1]:4318/v1", "OTEL_EXPORTER_OTLP_HEADERS": "a=b,c=d%3D=,"},
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4318", "OTEL_METRICS_EXPORTER": "none"},
+    ],
+)
+def test_what_an_exporter_takes_or_is_not_pushed_is_no_fault(variables: dict[str, str]) -> None:
+    load(None, None, **variables)
+
+
 def test_a_fallback_or_a_shadow_without_a_source_is_a_fault() -> None:
     assert "domain.fallback: is ledger, and there is no domain.source" in faults(OTEL_QUEUE_DOMAIN_FALLBACK="ledger")
 
@@ -239,7 +270,7 @@ def test_postgres_needs_to_be_told_where_it_is() -> None:
 def test_the_example_has_every_section_and_is_valid() -> None:
     example = Path(__file__).parents[2] / "examples" / "otel-queue.toml"
     config = load(example)
-    assert config.sources_of(GAUGE) == ("ledger", None, None)
+    assert config.sources_of(GAUGE) == (None, None, None)
     lines = example.read_text(encoding="utf-8").splitlines()
     sections = {line.strip("[]") for line in lines if line.startswith("[")}
     assert {*SECTIONS, "attributes"} <= sections
