@@ -4,17 +4,19 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
 from typing import Final
 
 from otel_queue.asynq.connect import queue_inspector
 from otel_queue.asynq.families import memory_families, snapshot_families, task_type_families
 from otel_queue.asynq.inspector import Inspector
 from otel_queue.config import DOMAIN_METRICS, Config, QueueConfig, Secret
-from otel_queue.errors import ReadError
+from otel_queue.errors import ReadError, WriteError
 from otel_queue.lane import Collected, Lane
 from otel_queue.ledger.connect import ledger_reader, ledger_upkeep
 from otel_queue.ledger.families import ledger_families, tally_families
-from otel_queue.ledger.upkeep import day_before
+from otel_queue.ledger.upkeep import close_each
+from otel_queue.plural import number_of
 from otel_queue.redis_client import connect
 from otel_queue.samples import Family
 from otel_queue.selection import Selection
@@ -32,6 +34,8 @@ _SLOW_LANE_INTERVALS: Final = 3
 _LOOK_SECONDS: Final = 5.0
 # How often `serve` looks for days to expire; every replica may, since a day expires once.
 _RETENTION_SECONDS: Final = 3600.0
+# So many projects whose days could not be expired are named.
+_REFUSED_SHOWN: Final = 10
 
 
 def selection(config: Config) -> Selection:
@@ -120,9 +124,7 @@ def _postgres_collector(config: Config, dsn: Secret, shadow: Shadow | None) -> C
 
     def collect() -> Collected:
         collected = source.collect()
-        oldest = min((family.time for family in collected.families), default=time.time())
-        families = [_of_shard(family, config.shard) for family in collected.families]
-        return replace(collected, families=families, age_seconds=max(time.time() - oldest, 0.0))
+        return replace(collected, families=[_of_shard(family, config.shard) for family in collected.families])
 
     return collect
 
@@ -171,9 +173,14 @@ def _retention_collector(config: Config) -> Callable[[], Collected]:
     upkeep = ledger_upkeep(config)
 
     def collect() -> Collected:
-        through = day_before(config.ledger.retention_days)
-        for project in upkeep.projects():
-            upkeep.expire(project, through)
+        # By Redis's clock: a day that is taken out by mistake does not come back.
+        through, projects = upkeep.day_before(config.ledger.retention_days), upkeep.projects()
+        closed = close_each(projects, lambda project: upkeep.expire(project, through))
+        refused = {project: error for project, error in closed if not isinstance(error, int)}
+        if refused:
+            of = f"{len(refused)} of {number_of(len(projects), 'project')}"
+            errors = "; ".join(f"{project}: {error}" for project, error in islice(refused.items(), _REFUSED_SHOWN))
+            raise WriteError(next(iter(refused.values())).reason, f"days up to {through} stay in {of}: {errors}")
         return Collected([])
 
     return collect

@@ -114,7 +114,7 @@ class FailureMemory:
     """
 
     def __init__(
-        self, *, half_seconds: float = 450.0, most_endpoints: int = 20_000, now: Callable[[], float] = time.time
+        self, *, half_seconds: float = 450.0, most_endpoints: int = 20_000, now: Callable[[], float] = time.monotonic
     ) -> None:
         self._half = half_seconds
         self._most = most_endpoints

@@ -74,13 +74,14 @@ class Lane:
         nothing: a failure shows in `state`.
         """
         with self._lock:
-            running = self._running
+            running, is_ours = self._running, False
             if running is None:
                 if self._attempted is not None and time.monotonic() - self._attempted < self._min_interval:
                     return
-                running = self._running = threading.Event()
-                name = f"otel-queue-{self.name}"
-                threading.Thread(target=self._run, args=(running,), name=name, daemon=True).start()
+                running, is_ours = threading.Event(), True
+                self._running = running
+        if is_ours:
+            self._begin(running)
         running.wait(budget_seconds)
 
     def wait(self, budget_seconds: float) -> None:
@@ -118,6 +119,16 @@ class Lane:
 
     def _age(self) -> float | None:
         return None if self._succeeded is None else time.monotonic() - self._succeeded
+
+    def _begin(self, running: threading.Event) -> None:
+        """Collects in a thread of its own; that there is none to be had is a failure like another."""
+        started = time.monotonic()
+        try:
+            name = f"otel-queue-{self.name}"
+            threading.Thread(target=self._run, args=(running,), name=name, daemon=True).start()
+        except RuntimeError as error:
+            text = f"no thread to collect in: {error}; raise the limit on threads (pids.max, TasksMax, ulimit -u)"
+            self._settle(None, ReadError("out_of_threads", text), started, running)
 
     def _run(self, running: threading.Event) -> None:
         started = time.monotonic()

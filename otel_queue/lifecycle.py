@@ -85,7 +85,10 @@ class ProjectDescribed:
 
 @dataclass(frozen=True, slots=True)
 class DayExpired:
-    """The rows of a project created on this UTC day (YYYYMMDD) are gone, and those of all days before it."""
+    """The rows of a project created on this UTC day (YYYYMMDD) are gone, and those of all days before it.
+
+    A day that is not over by Redis's clock is not closed, but counted among the clamped records.
+    """
 
     project: str
     day: str

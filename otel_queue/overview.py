@@ -51,13 +51,13 @@ class Overview:
     collection, and only when somebody looks.
     """
 
-    def __init__(self, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, *, now: Callable[[], float] = time.monotonic) -> None:
         self._lock = threading.Lock()
         self._now = now
-        self._history = History(now=now)
+        self._history = History()
         self._failures = FailureMemory(now=now)
         self._families: Mapping[str, Family] = {}
-        self._noted: float | None = None
+        self._noted: float | None = None  # by the monotonic clock
         self._seen: tuple[Mapping[str, Family], Seen] | None = None
 
     def note(self, families: Mapping[str, Family]) -> None:
@@ -70,7 +70,7 @@ class Overview:
     def age_seconds(self) -> float | None:
         """How long ago the last collection was; None before the first."""
         noted = self._noted
-        return None if noted is None else max(self._now() - noted, 0.0)
+        return None if noted is None else self._now() - noted
 
     def seen(self) -> Seen:
         """What the last collection found. Cost: a pass over its series, the first time it is asked for."""

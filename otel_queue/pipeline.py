@@ -39,6 +39,8 @@ _SERVICE_NAME: Final = "otel-queue"
 # A page that is looked at reads no more often than this, however many look; scrapes and pushes count too.
 _PAGE_SECONDS: Final = 10.0
 _PAGE_ERRORS: Final = 20
+# Scrapes share a text for no longer than this, however long the lanes share what they read: it tells their ages.
+_SHARE_SECONDS: Final = 1.0
 # Aggregated when they are read: they go to the readers beside the SDK's instruments.
 _AGGREGATED: Final = (*exported_by("ledger", __version__), *exported_by("derived", __version__))
 
@@ -62,7 +64,7 @@ class Pipeline:
         self._collected = threading.local()
         self._overview = Overview()
         self._text = TextExposition(
-            share_seconds=config.queue.min_interval_seconds,
+            share_seconds=min(config.queue.min_interval_seconds, _SHARE_SECONDS),
             aggregated=self._aggregated,
             attributes=config.attributes,
         )

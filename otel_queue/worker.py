@@ -73,9 +73,10 @@ def ledger_writer(
 
     One that waits queues what took longer than `write_timeout_seconds`, and after such a failure does not try at all
     for `breaker_seconds`. For `before_ack(exact=True)` a long limit and no breaker are what fails the fewest tasks.
-    It connects when something is written.
+    It connects when something is written. What is queued at exit is written then, within five seconds, if it was not
+    closed before.
     """
-    buffer = BufferedWriter(ledger_store(config), flush_at_exit=False)
+    buffer = BufferedWriter(ledger_store(config))
     if not waits:
         return buffer
     # A connection of its own, so that no write waits behind the buffer's, and one that is made or given up in time.

@@ -10,20 +10,21 @@ from pathlib import Path
 
 from otel_queue.catalog import CATALOG
 from otel_queue.cli.catalog import markdown
-from otel_queue.config.settings import SECTIONS, all_settings
+from otel_queue.config.settings import MOST_SECONDS, SECTIONS, all_settings
 from otel_queue.export.allow_lists import collector_processors
 from tests.operations.alerts_page import alerts_page
 
 ROOT = Path(__file__).parent.parent
 _LINK = re.compile(r"\]\((?!https?://|#|mailto:)([^)#\s]+)")
 
-_CONFIGURATION_HEAD = """\
+_CONFIGURATION_HEAD = f"""\
 # Configuration
 
 Generated from the settings by `make docs`; `make check` compares. Precedence: flag, environment, file, default.
 The file is TOML, named by `--config` or `OTEL_QUEUE_CONFIG`; there is
 [an example with every section](../examples/otel-queue.toml). All faults are reported together, and
 `otel-queue check` says what works. Secrets have no flag: everybody on a machine can read its command lines.
+No setting in seconds may be more than {MOST_SECONDS:,} (23 days).
 """
 
 _CONFIGURATION_TAIL = """
@@ -52,11 +53,13 @@ asynq_tasks_enqueued_total = ["queue"]
 
 ## OpenTelemetry's own variables
 
-They mean what they mean everywhere: `OTEL_EXPORTER_OTLP_ENDPOINT` and `OTEL_EXPORTER_OTLP_METRICS_ENDPOINT`
-(either turns push on), `..._PROTOCOL` (`http/protobuf`, the default, or `grpc`), `..._HEADERS`, `..._CERTIFICATE`,
-`..._CLIENT_KEY`, `..._CLIENT_CERTIFICATE`, `..._INSECURE`, `..._TIMEOUT`, `..._COMPRESSION`,
-`OTEL_METRIC_EXPORT_INTERVAL` (milliseconds), `OTEL_METRICS_EXPORTER` (`none` turns push off), `OTEL_SERVICE_NAME`,
-`OTEL_RESOURCE_ATTRIBUTES`. `service.instance.id` is host:port unless you set it, so it survives a restart.
+They mean what they mean to other Python programs: `OTEL_EXPORTER_OTLP_ENDPOINT` and
+`OTEL_EXPORTER_OTLP_METRICS_ENDPOINT` (either turns push on), `..._PROTOCOL` (`http/protobuf`, the default, or `grpc`),
+`..._HEADERS`, `..._CERTIFICATE`, `..._CLIENT_KEY`, `..._CLIENT_CERTIFICATE`, `..._INSECURE`, `..._TIMEOUT`,
+`..._COMPRESSION`, `OTEL_METRIC_EXPORT_INTERVAL` (milliseconds), `OTEL_METRICS_EXPORTER` (`none` turns push off),
+`OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`. `..._TIMEOUT` is in seconds, as Python's exporters have it (Go's take
+milliseconds); a push is given up after its interval, or 10 s if that is longer, whatever the variable says.
+`service.instance.id` is host:port unless you set it, so it survives a restart.
 `OTEL_SDK_DISABLED=true` is refused: nothing would be exported.
 
 ## Web config file

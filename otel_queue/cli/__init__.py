@@ -5,10 +5,15 @@ Results go to stdout, diagnostics to stderr. Exit status: 0 fine, 1 a finding, 2
 """
 
 import argparse
+import contextlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
+from typing import TextIO, cast
 
+from otel_queue.cli.output import Output, OutputError
+from otel_queue.config.settings import ENVIRONMENT_PREFIX
 from otel_queue.errors import ConfigError, OtelQueueError, QueueNotFoundError, ReadError
 from otel_queue.version import __version__
 
@@ -24,8 +29,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         format="%(asctime)s %(levelname)s %(message)s",
         stream=sys.stderr,
     )
+    output = Output(sys.stdout)
     try:
-        status: int = options.run(options)
+        with contextlib.redirect_stdout(cast(TextIO, output)):
+            status: int = options.run(options)
+        output.flush()
     except ConfigError as error:
         for fault in error.faults:
             print(f"otel-queue: {fault}", file=sys.stderr)
@@ -36,6 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ReadError as error:
         print(f"otel-queue: cannot be read ({error.reason}): {error}", file=sys.stderr)
         return UNREACHABLE
+    except OutputError as error:
+        sys.stdout = None  # or the interpreter tries it once more when it ends
+        print(f"otel-queue: {error}", file=sys.stderr)
+        return UNREACHABLE
     except OtelQueueError as error:
         print(f"otel-queue: {error}", file=sys.stderr)
         return USAGE
@@ -45,7 +57,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FINE
     except KeyboardInterrupt:
         return FINE
+    except Exception as error:
+        if not (variables := _standard_variables()) or not _is_of_opentelemetry(error):
+            raise
+        print(f"otel-queue: OpenTelemetry refuses one of {', '.join(variables)}: {error}", file=sys.stderr)
+        return USAGE
     return status
+
+
+def _standard_variables() -> list[str]:
+    """The names of OpenTelemetry's own variables that are set."""
+    return sorted(name for name in os.environ if name.startswith("OTEL_") and not name.startswith(ENVIRONMENT_PREFIX))
+
+
+def _is_of_opentelemetry(error: BaseException) -> bool:
+    """Whether its packages raised it: they read their variables when they are imported and set up."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("opentelemetry.")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,9 +8,9 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from otel_queue.cli import FINE
+from otel_queue.cli.numbers import number
 from otel_queue.cli.options import add_settings, settings_of
 from otel_queue.cli.serve import serve
 from otel_queue.cli.stopping import stop_on_signals
@@ -20,12 +20,17 @@ from otel_queue.errors import OtelQueueError
 if TYPE_CHECKING:
     from otel_queue.recorder import Recorder
 
+_LEAST_RATE: Final = 0.001
+_MOST_RATE: Final = 10_000.0
+
 
 def add_command(commands: Any) -> None:
     """Adds `demo`."""
     parser = commands.add_parser("demo", help="try it: embedded Redis, simulated workload, exporter")
-    parser.add_argument("--for", dest="seconds", type=float, metavar="SECONDS", help="end by itself")
-    parser.add_argument("--rate", type=float, default=5.0, metavar="EVENTS", help="events per second; default 5")
+    seconds = number(float, 0, threading.TIMEOUT_MAX, "seconds")
+    rate = number(float, _LEAST_RATE, _MOST_RATE, "events a second")
+    parser.add_argument("--for", dest="seconds", type=seconds, metavar="SECONDS", help="end by itself")
+    parser.add_argument("--rate", type=rate, default=5.0, metavar="EVENTS", help="events per second; default 5")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the simulation; default 1")
     add_settings(parser, ("redis", "queue", "domain", "ledger", "postgres", "server", "otlp"))
     parser.set_defaults(run=_run)
@@ -61,8 +66,7 @@ def _run(options: argparse.Namespace) -> int:
         workload.start()
         stack.callback(workload.stop)
         print(_what_to_open(config.server.listen, str(config.redis.location)), file=sys.stderr, flush=True)
-        serve(config, stop)
-    return FINE
+        return serve(config, stop)
 
 
 def _default(options: argparse.Namespace, path: str, value: str) -> None:

@@ -4,11 +4,14 @@ import argparse
 import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from otel_queue.cli import FINE
+from otel_queue.cli.numbers import number
 from otel_queue.cli.options import add_settings, settings_of
 from otel_queue.cli.table import table
+
+_MOST_DAYS: Final = 3650  # as the inspector's history
 
 
 def add_command(commands: Any) -> None:
@@ -18,7 +21,8 @@ def add_command(commands: Any) -> None:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--servers", action="store_true", help="servers and what their workers do")
     what.add_argument("--schedulers", action="store_true", help="periodic tasks")
-    what.add_argument("--history", type=int, metavar="DAYS", help="processed and failed per UTC day")
+    days = number(int, 1, _MOST_DAYS, "days")
+    what.add_argument("--history", type=days, metavar="DAYS", help="processed and failed per UTC day")
     what.add_argument("--types", action="store_true", help="sampled task types")
     parser.add_argument("--json", action="store_true", help="as JSON")
     add_settings(parser, ("redis", "queue"))

@@ -146,11 +146,17 @@ def _fold(options: argparse.Namespace) -> int:
 
 
 def _close(options: argparse.Namespace, action: str, done: str) -> int:
-    upkeep = _upkeep(options)
+    from otel_queue.ledger.upkeep import close_each
+
+    upkeep, status = _upkeep(options), FINE
     close: Callable[[str, str], int] = getattr(upkeep, action)
-    for project in _projects(upkeep, options):
-        print(f"{project}: {number_of(close(project, options.through), 'day')} {done}")
-    return FINE
+    for project, closed in close_each(_projects(upkeep, options), lambda project: close(project, options.through)):
+        if isinstance(closed, int):
+            print(f"{project}: {number_of(closed, 'day')} {done}")
+        else:
+            print(f"otel-queue: {project}: not {done} ({closed.reason}): {closed}", file=sys.stderr)
+            status = FINDING
+    return status
 
 
 def _estimate(options: argparse.Namespace) -> int:

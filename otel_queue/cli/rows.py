@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from otel_queue.cli import FINDING, UNREACHABLE
+from otel_queue.cli.numbers import number
 from otel_queue.cli.options import add_settings, settings_of
 from otel_queue.cli.stopping import stop_on_signals
 from otel_queue.config import Config
@@ -48,23 +49,11 @@ def add_load(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="leave the attempts out: for workers that report them without the ids of their rows",
     )
-    parser.add_argument("--pause", type=_seconds, default=0.05, metavar="SECONDS", help="between batches; default 0.05")
-    parser.add_argument("--batch", type=_rows, default=2_000, metavar="ROWS", help="rows in a batch; default 2000")
+    pause = number(float, 0, _LONGEST_PAUSE_SECONDS, "seconds")
+    batch = number(int, 1, _LARGEST_BATCH, "rows")
+    parser.add_argument("--pause", type=pause, default=0.05, metavar="SECONDS", help="between batches; default 0.05")
+    parser.add_argument("--batch", type=batch, default=2_000, metavar="ROWS", help="rows in a batch; default 2000")
     add_settings(parser, ("redis", "ledger", "postgres"))
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= _LONGEST_PAUSE_SECONDS:
-        raise argparse.ArgumentTypeError(f"must be 0 to {_LONGEST_PAUSE_SECONDS:g} seconds, not {text}")
-    return value
-
-
-def _rows(text: str) -> int:
-    value = int(text)
-    if not 1 <= value <= _LARGEST_BATCH:
-        raise argparse.ArgumentTypeError(f"must be 1 to {_LARGEST_BATCH} rows, not {text}")
-    return value
 
 
 def run_over_rows(options: argparse.Namespace, act: Callable[[Opened], int]) -> int:

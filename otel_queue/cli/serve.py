@@ -5,7 +5,7 @@ import logging
 import threading
 from typing import Any, Final
 
-from otel_queue.cli import FINE
+from otel_queue.cli import FINE, UNREACHABLE
 from otel_queue.cli.options import add_settings, settings_of
 from otel_queue.cli.stopping import stop_on_signals
 from otel_queue.config import Config
@@ -21,19 +21,23 @@ def add_command(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    serve(settings_of(options), stop_on_signals())
-    return FINE
+    return serve(settings_of(options), stop_on_signals())
 
 
-def serve(config: Config, stop: threading.Event) -> None:
-    """Exports until `stop` is set, then pushes a last time and ends. Raises OtelQueueError if it cannot start."""
-    from otel_queue.config import parse_listen
+def serve(config: Config, stop: threading.Event) -> int:
+    """The exit status: exports until `stop` is set, pushes a last time and ends. UNREACHABLE if its HTTP server ended.
+
+    That is no usage error, for which nobody starts it again. Raises OtelQueueError if it cannot start.
+    """
+    from otel_queue.config import parse_listen, unknown_variables
     from otel_queue.pipeline import Pipeline
     from otel_queue.server.app import App
     from otel_queue.server.auth import BasicAuth
     from otel_queue.server.listener import Listener
     from otel_queue.server.web_config import WebConfig, read_web_config
 
+    for name in unknown_variables():
+        _log.warning("%s: no such setting; unset it, or see `otel-queue serve --help` for the names", name)
     file = config.server.web_config_file
     web = read_web_config(file) if file else WebConfig()
     pipeline = Pipeline(config)
@@ -45,6 +49,8 @@ def serve(config: Config, stop: threading.Event) -> None:
         _log.info("serving %s and %smetrics, reading %s", listener.url, listener.url, config.redis.location)
         while not stop.wait(1.0) and listener.is_serving:
             pass
-        _log.info("stopping")
+        status = FINE if stop.is_set() else UNREACHABLE
+        _log.info("stopping" if status == FINE else "stopping: there is no HTTP server any more")
         if not pipeline.shutdown():
             _log.warning("the last OTLP push did not arrive")
+        return status

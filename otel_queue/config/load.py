@@ -14,6 +14,7 @@ from otel_queue.config.secret import Secret
 from otel_queue.config.settings import (
     DOMAIN_METRICS,
     ENVIRONMENT_PREFIX,
+    MOST_SECONDS,
     NONE,
     SECTIONS,
     SOURCES,
@@ -143,8 +144,10 @@ def _convert(item: Setting, raw: Any) -> Any:
     elif "int" in kinds or "float" in kinds:
         value = _as_number(raw, whole="int" in kinds)
         minimum = item.field.metadata["minimum"]
-        if minimum is not None and not minimum <= value < float("inf"):
+        if minimum is not None and not value >= minimum:  # a nan is no value
             raise ValueError(f"must be at least {minimum:g}, not {raw}")
+        if item.field.name.endswith("_seconds") and value > MOST_SECONDS:
+            raise ValueError(f"must be at most {MOST_SECONDS}, not {raw}")
     elif not isinstance(raw, str):
         raise ValueError(f"must be text, not {type(raw).__name__}")
     elif "Secret" in kinds:
@@ -254,8 +257,9 @@ def _check(config: Config, environment: Mapping[str, str]) -> list[str]:
     faults: list[str] = []
     try:
         location = config.redis.location
-        if config.redis.tls_ca_file and not location.tls:
-            faults.append("redis.tls_ca_file: the URL does not use TLS; use rediss://")
+        uses_tls = location.tls or (config.ledger.url or "").startswith("rediss")
+        if config.redis.tls_ca_file and not uses_tls:
+            faults.append("redis.tls_ca_file: no URL of a Redis uses TLS; use rediss://")
     except ConfigError as error:
         faults.extend(error.faults)
     if config.postgres.parity not in ("corrected", "legacy"):
@@ -276,6 +280,7 @@ def _check(config: Config, environment: Mapping[str, str]) -> list[str]:
     except ValueError as error:
         faults.append(f"domain.shard: {error}")
     faults.extend(_check_sources(config))
+    faults.extend(_check_staleness(config))
     try:
         parse_listen(config.server.listen)
     except ValueError as error:
@@ -289,6 +294,19 @@ def _is_file(path: Path) -> bool:
         return path.is_file()
     except OSError:  # a name that is too long, or a folder that is not ours
         return False
+
+
+def _check_staleness(config: Config) -> list[str]:
+    """Values that disappear before they are due again, though their lane is well."""
+    interval, limits = config.queue.min_interval_seconds, {"queue": config.queue.max_staleness_seconds}
+    if config.reads("ledger"):
+        limits["ledger"] = config.ledger.max_staleness_seconds
+    return [
+        f"queue.min_interval_seconds: must be less than {section}.max_staleness_seconds, which is {most:g}, "
+        f"not {interval:g}; raise that too, or series are gone before they are read again"
+        for section, most in limits.items()
+        if interval >= most
+    ]
 
 
 def _check_sources(config: Config) -> list[str]:

@@ -11,6 +11,8 @@ from otel_queue.config.secret import Secret
 from otel_queue.shard import Shard, parse_shard
 
 ENVIRONMENT_PREFIX: Final = "OTEL_QUEUE_"
+# 23 days. Sockets and PostgreSQL count a limit's milliseconds in 31 bits, which is a day more.
+MOST_SECONDS: Final = 2_000_000
 NONE: Final = "none"
 SOURCES: Final = ("ledger", "postgres")
 # The metrics that have a choice; the projects' names go with the deliveries.
@@ -60,7 +62,9 @@ class QueueConfig:
     """[queue]: the queue lane."""
 
     timeout_seconds: float = setting(3.0, "limit for one collection from Redis", minimum=0.01)
-    min_interval_seconds: float = setting(1.0, "readers within this time share one collection", minimum=0.0)
+    min_interval_seconds: float = setting(
+        1.0, "readers within this time share one collection; less than either max_staleness_seconds", minimum=0.0
+    )
     max_staleness_seconds: float = setting(
         30.0, "a failing lane keeps its last values this long, then its series disappear", minimum=0.0
     )

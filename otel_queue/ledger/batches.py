@@ -72,7 +72,7 @@ def calls(
             case EventCreated():
                 name, (day, words) = "record_events", _event(record)
             case ProjectDescribed():
-                yield _described(record, keys.project(record.project))
+                yield _described(record, keys.project(record.project), retention)
                 continue
             case DayExpired():
                 yield _expired(record, keys.project(record.project))
@@ -179,9 +179,9 @@ def _code(http_status: str | int | None) -> str:
     return labels.http_status_code(http_status)
 
 
-def _described(record: ProjectDescribed, of: ProjectKeys) -> Call:
+def _described(record: ProjectDescribed, of: ProjectKeys, retention: Retention) -> Call:
     names = (record.project_name, record.organisation_id, record.organisation_name)
-    arguments: tuple[Word, ...] = (record.time_us, *(labels.clean(name) for name in names))
+    arguments: tuple[Word, ...] = (record.time_us, *(labels.clean(name) for name in names), retention.max_skew_us)
     return Call("describe_project", record.project, (of.meta,), arguments, 1)
 
 

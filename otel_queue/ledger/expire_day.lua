@@ -1,13 +1,13 @@
 -- Takes a day of a project and all days before it out of the ledger, and closes them for late records.
 --
--- KEYS[1] HASH  meta of the project; permanent
+-- KEYS[1], ARGV[1] as in closing.lua; KEYS[3] to KEYS[6] end with the day, and those of days before end with theirs
 -- KEYS[2] ZSET  days with counts, by the sequence number of their last change; permanent
 -- KEYS[3] HASH  counts of the day
 -- KEYS[4] ZSET  deliveries in processing of the day
 -- KEYS[5] HASH  tracked deliveries of the day, with their further nodes KEYS[5]:N
 -- KEYS[6] HASH  tracked events of the day, with their further nodes KEYS[6]:N
--- ARGV[1] day, YYYYMMDD; KEYS[3] to KEYS[6] end with it, and those of days before end with theirs
--- Returns how many days had counts. A retry returns 0.
+-- Returns how many days had counts; {0, 0, 0, 1} for a day that is not over, which is counted and nothing else. A retry
+-- returns 0, or is counted again.
 
 local NODE_ENTRIES, NODES = 128, 1 + 16 + 256 + 4096
 
@@ -24,14 +24,14 @@ end
 
 local function key_of(day, number) return KEYS[number]:sub(1, -1 - #ARGV[1]) .. day end
 
--- Any other text would sort somewhere among the days, and close those before it for good.
-if not ARGV[1]:match('^%d%d%d%d%d%d%d%d$') then
-  return redis.error_reply('ERR the day must be YYYYMMDD, not ' .. ARGV[1])
+if not is_over then
+  -- No error: whoever sent the record would send it again until the day is over.
+  redis.call('HSETNX', KEYS[1], 'sequence', 0)
+  redis.call('HINCRBY', KEYS[1], 'clamped:day', 1)
+  return {0, 0, 0, 1}
 end
 
-local expired = redis.call('HGET', KEYS[1], 'expired')
-if not expired or expired < ARGV[1] then redis.call('HSET', KEYS[1], 'expired', ARGV[1]) end
-redis.call('HSETNX', KEYS[1], 'sequence', 0)
+close('expired')
 local had = 0
 for _, day in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do
   -- Other members (undated, settled, attempts) do not expire, and sort behind all days.

@@ -13,7 +13,7 @@ from otel_queue.catalog import (
     EVENTS,
     PROJECT_INFO,
 )
-from otel_queue.ledger.reader import Labels, LedgerSnapshot, Project
+from otel_queue.ledger.reader import TALLIED, Labels, LedgerSnapshot, Project
 from otel_queue.lifecycle import STATUSES
 from otel_queue.samples import Family, LabelValues
 from otel_queue.series_budget import Exported, Samples, fold_endpoints
@@ -106,7 +106,7 @@ def tally_families(snapshot: LedgerSnapshot) -> list[Family]:
     return [
         Family(
             name,
-            [((kind,), float(tallies[f"{what}:{kind}"])) for kind in ("event", "delivery", "attempt")],
+            [((kind,), float(tallies[f"{what}:{kind}"])) for kind in TALLIED[what]],
             snapshot.time,
             SOURCE,
         )

@@ -3,23 +3,17 @@
 -- For projects where nothing expires. Later records for the day are late: its deliveries are no longer known one by
 -- one, so the settled counts stay as they were until they are reconciled.
 --
--- KEYS[1] HASH  meta of the project; permanent
+-- KEYS[1], ARGV[1] as in closing.lua
 -- KEYS[2] ZSET  days with counts, by the sequence number of their last change; permanent
 -- KEYS[3] HASH  counts of the day
 -- KEYS[4] ZSET  deliveries in processing of the day
 -- KEYS[5] HASH  settled counts; permanent
 -- KEYS[6] ZSET  deliveries in processing of settled days; permanent
--- ARGV[1] day, YYYYMMDD
--- Returns 1 if the day had counts, else 0. A retry returns 0.
+-- Returns 1 if the day had counts, else 0; an error for a day that is not over. A retry returns 0.
 
--- Any other text would sort somewhere among the days, and close those before it for good.
-if not ARGV[1]:match('^%d%d%d%d%d%d%d%d$') then
-  return redis.error_reply('ERR the day must be YYYYMMDD, not ' .. ARGV[1])
-end
+if not is_over then return redis.error_reply('ERR ' .. ARGV[1] .. ' is not over; only days before today can be folded') end
 
-local folded = redis.call('HGET', KEYS[1], 'folded')
-if not folded or folded < ARGV[1] then redis.call('HSET', KEYS[1], 'folded', ARGV[1]) end
-redis.call('HSETNX', KEYS[1], 'sequence', 0)
+close('folded')
 if redis.call('ZREM', KEYS[2], ARGV[1]) == 0 then return 0 end
 local counts = redis.call('HGETALL', KEYS[3])
 for index = 1, #counts, 2 do redis.call('HINCRBY', KEYS[5], counts[index], counts[index + 1]) end

@@ -1,5 +1,6 @@
 """Reading the ledger: costs by the projects and days that changed, not by what was ever tracked."""
 
+import re
 import struct
 import threading
 import time
@@ -29,12 +30,17 @@ from otel_queue.redis_client import (
 from otel_queue.shard import WHOLE, Shard
 
 PROCESSING: Final = STATUSES.index("processing") + 1
-_TALLIES: Final = tuple(
-    f"{what}:{kind}" for what in ("duplicate", "late", "clamped") for kind in ("event", "delivery", "attempt")
-)
+_OF_IDS: Final = ("event", "delivery", "attempt")
+# What is counted of records, and of which kinds of them.
+TALLIED: Final = {"duplicate": _OF_IDS, "late": _OF_IDS, "clamped": (*_OF_IDS, "project", "day")}
+_TALLIES: Final = tuple(f"{what}:{kind}" for what, kinds in TALLIED.items() for kind in kinds)
 # Texts about the project as a whole.
 _NAMES: Final = ("project_name", "organisation_id", "organisation_name")
 _TEXTS: Final = (*_NAMES, "approximate", "expired")
+# What a Redis was told is a history, and has an id: a master that lost the end of it, a replica that took over without
+# it, and a Redis in the place of another go on under another id.
+_HISTORY: Final = ("INFO", "replication")
+_HISTORY_ID: Final = re.compile(rb"^master_replid:(\w+)", re.MULTILINE)
 # A reader that has nothing to remember looks so many days back for counts of days that are not listed.
 _DAYS_BACK: Final = 31
 
@@ -61,7 +67,8 @@ class Day:
 class Project:
     """One project as last read. `deliveries` and `events` are the sums over its days.
 
-    `approximate` is the last day whose counts were put and not tracked, "" if there is none.
+    `history` is the replication id of the Redis that it was read from, b"" if that is not known. `approximate` is the
+    last day whose counts were put and not tracked, "" if there is none.
     """
 
     project: str
@@ -75,6 +82,13 @@ class Project:
     tallies: Mapping[str, int] = field(default_factory=dict)
     groups: dict[int, Labels] = field(default_factory=dict)
     sources: dict[int, str | None] = field(default_factory=dict)
+    history: bytes = b""
+
+    def forget(self) -> None:
+        """Forgets what changes are told apart from, so that all of it is read anew."""
+        self.sequence = -1
+        self.days, self.deliveries, self.events = {}, Counter(), Counter()
+        self.attempts, self.groups, self.sources = {}, {}, {}
 
     def oldest_us(self) -> dict[int, int]:
         """Group -> creation time (Unix microseconds) of its oldest delivery in processing."""
@@ -114,7 +128,12 @@ class LedgerSnapshot:
 
 
 class LedgerReader:
-    """Reads the projects of its shard, and remembers what it read. Safe for threads: one read at a time."""
+    """Reads the projects of its shard, and remembers what it read. Safe for threads: one read at a time.
+
+    What it remembers is of one history: the same sequence numbers and numbers of groups mean other things in a Redis
+    that lost the end of what was read from it, or another. So each project is asked for together with the replication
+    id of who answers. Where INFO is refused, only numbers that went back tell.
+    """
 
     def __init__(
         self, link: RedisLink, *, namespace: str = "oq", timeout_seconds: float = 5.0, shard: Shard = WHOLE
@@ -147,13 +166,13 @@ class LedgerReader:
         rounds.finish()
         listed = [project for project in listed if self._shard.owns(project)]
         [birth] = births
+        if birth != self._birth_us:
+            self._projects.clear()  # another ledger than the one we remember, or none
+            self._birth_us = birth
         if birth is None:
             raise ReadError(
                 "no_birth", f"{self._keys.birth.decode()} is missing: the ledger was never begun, or was lost"
             )
-        if birth != self._birth_us:
-            self._projects.clear()  # another ledger than the one we remember
-            self._birth_us = birth
         failures: Counter[str] = Counter()
 
         def count(error: ReadError) -> None:
@@ -192,25 +211,41 @@ def _read_project(project: Project, keys: ProjectKeys) -> Reading[Project]:
 
 
 def _read_changes(project: Project, keys: ProjectKeys) -> Reading[Project]:
-    replies = yield request(keys.meta, [("HMGET", keys.meta, "sequence", *_TEXTS, *_TALLIES)])
-    sequence, *values = (text(value) for value in array(replies[0]))
-    if sequence is None:
+    # The id first: what is read after it is of that history, or of a later one that the next read will tell.
+    told_history, meta = yield request(keys.meta, [_HISTORY, ("HMGET", keys.meta, "sequence", *_TEXTS, *_TALLIES)])
+    history = _history(told_history) or project.history
+    if history != project.history:
+        project.forget()
+        project.history = history
+    told_sequence, *values = (text(value) for value in array(meta))
+    if told_sequence is None:
+        project.forget()
         raise ReadError("project_lost", f"{project.project} is registered and has no meta")
     described, tallies = values[: len(_TEXTS)], values[len(_TEXTS) :]
     *told, project.approximate, expired = ((value or b"").decode("utf-8", "replace") for value in described)
     project.names = told[0], told[1], told[2]
     project.tallies = {name: decimal(value) for name, value in zip(_TALLIES, tallies, strict=True) if value}
-    if decimal(sequence) == project.sequence:
+    sequence = decimal(told_sequence)
+    if sequence == project.sequence:
         return project
     replies = yield request(keys.days, [_listed(keys)])
     scores = _scores(replies[0])
+    went_back = any(scores.get(name, day.score) < day.score for name, day in project.days.items())
+    if went_back or sequence < project.sequence:
+        project.forget()  # within a history numbers only grow
     yield from _look_for_unlisted(project, keys, expired, scores)
     for gone in set(project.days) - set(scores):
         project.put(gone, None)
     changed = [day for day, score in scores.items() if day not in project.days or project.days[day].score != score]
     yield from _read_days(project, keys, {day: scores[day] for day in changed})
-    project.sequence = decimal(sequence)
+    project.sequence = sequence
     return project
+
+
+def _history(reply: Reply) -> bytes:
+    """The replication id; b"" where it is not told: INFO is refused, or a proxy has none."""
+    found = _HISTORY_ID.search(reply) if isinstance(reply, bytes) else None
+    return found[1] if found else b""
 
 
 def _listed(keys: ProjectKeys) -> tuple[bytes | str | int, ...]:
@@ -258,7 +293,7 @@ def _read_days(project: Project, keys: ProjectKeys, scores: Mapping[str, float])
         else:
             days[day] = _day(score, pairs)
     yield from _read_labels(project, keys, days.values())
-    yield from _read_oldest(keys, days)
+    yield from _read_oldest(project, keys, days)
     for name, day_read in days.items():
         project.put(name, day_read)
 
@@ -299,7 +334,7 @@ def _read_labels(project: Project, keys: ProjectKeys, days: Iterable[Day]) -> Re
         raise ReadError("group_lost", f"groups of {project.project} have the labels of another kind")
 
 
-def _read_oldest(keys: ProjectKeys, days: Mapping[str, Day]) -> Reading[None]:
+def _read_oldest(project: Project, keys: ProjectKeys, days: Mapping[str, Day]) -> Reading[None]:
     """The oldest delivery in processing of each group that has one, without looking at the others."""
     wanted = [
         (name, group)
@@ -309,18 +344,43 @@ def _read_oldest(keys: ProjectKeys, days: Mapping[str, Day]) -> Reading[None]:
     ]
     if not wanted:
         return
-    commands = [
-        ("ZRANGEBYLEX", keys.processing(name), b"[" + struct.pack(">I", group), b"(" + struct.pack(">I", group + 1),
-         "LIMIT", 0, 1)
-        for name, group in wanted
-    ]  # fmt: skip
-    replies = yield request(keys.days, commands)
+    replies = yield request(keys.days, [_first(keys, *each) for each in wanted])
     found: dict[str, dict[int, int]] = {name: {} for name in days}
-    for (name, group), reply in zip(wanted, replies, strict=True):
-        for member in names(reply):
-            found[name][group] = int.from_bytes(member[4:11], "big")
+    missing = [each for each, reply in zip(wanted, replies, strict=True) if not _take_oldest(found, each, reply)]
+    if missing:
+        yield from _look_for_indexed(project, keys, missing, found)
     for name, oldest in found.items():
         days[name].oldest_us = oldest
+
+
+def _look_for_indexed(
+    project: Project, keys: ProjectKeys, missing: list[tuple[str, int]], found: dict[str, dict[int, int]]
+) -> Reading[None]:
+    """Looks once more for groups that had deliveries in processing when they were counted, and then none in the index.
+
+    Raises ReadError where that is so still while the day did not change: an age without it would read as nothing.
+    """
+    counts = [("HMGET", keys.stored(name), f"{group}:{PROCESSING}") for name, group in missing]
+    firsts = [_first(keys, *each) for each in missing]
+    before, *replies, after = yield request(keys.days, [_listed(keys), *counts, *firsts, _listed(keys)])
+    scores, later = _scores(before), _scores(after)
+    for (name, group), counted, first in zip(missing, replies[: len(missing)], replies[len(missing) :], strict=True):
+        if _take_oldest(found, (name, group), first) or scores.get(name) != later.get(name):
+            continue
+        if decimal(text(array(counted)[0]) or b"0") > 0:
+            raise ReadError("day_lost", f"{project.project} {name} counts deliveries that its index lacks")
+
+
+def _first(keys: ProjectKeys, name: str, group: int) -> tuple[bytes | str | int, ...]:
+    low, high = struct.pack(">I", group), struct.pack(">I", group + 1)
+    return ("ZRANGEBYLEX", keys.processing(name), b"[" + low, b"(" + high, "LIMIT", 0, 1)
+
+
+def _take_oldest(found: dict[str, dict[int, int]], place: tuple[str, int], reply: Reply) -> bool:
+    name, group = place
+    for member in names(reply):
+        found[name][group] = int.from_bytes(member[4:11], "big")
+    return group in found[name]
 
 
 def _pairs(reply: Reply) -> dict[bytes, bytes]:

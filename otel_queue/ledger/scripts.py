@@ -5,10 +5,19 @@ from functools import cache
 from importlib import resources
 from typing import Final, NamedTuple
 
-# Scripts that look for ids or number groups share the prelude, which is put before their text.
-_WITH_PRELUDE: Final = frozenset(
-    {"record_deliveries", "record_events", "record_attempts", "find_ids", "forget_ids", "number_groups"}
-)
+# What scripts share, which is put before their text: of those that look for ids or number groups, and close days.
+_PRELUDE: Final = "prelude"
+_CLOSING: Final = "closing"
+_BEFORE: Final = {
+    "record_deliveries": _PRELUDE,
+    "record_events": _PRELUDE,
+    "record_attempts": _PRELUDE,
+    "find_ids": _PRELUDE,
+    "forget_ids": _PRELUDE,
+    "number_groups": _PRELUDE,
+    "expire_day": _CLOSING,
+    "fold_day": _CLOSING,
+}
 
 
 class Script(NamedTuple):
@@ -23,6 +32,6 @@ def script(name: str) -> Script:
     """The script in NAME.lua beside this file."""
     folder = resources.files(__package__)
     text = (folder / f"{name}.lua").read_bytes()
-    if name in _WITH_PRELUDE:
-        text = (folder / "prelude.lua").read_bytes() + text
+    if name in _BEFORE:
+        text = (folder / f"{_BEFORE[name]}.lua").read_bytes() + text
     return Script(text, hashlib.sha1(text, usedforsecurity=False).hexdigest().encode())

@@ -2,9 +2,9 @@
 
 # A socket's host is encoded with it. A thread that imports it at the moment of a fork leaves the child without it.
 import encodings.idna  # noqa: F401
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from functools import reduce
-from itertools import islice
 from typing import Final, NamedTuple
 
 from otel_queue.errors import ReadError, WriteError
@@ -17,6 +17,8 @@ from otel_queue.redis_client import ErrorReply, RedisLink, Reply, Request, pack,
 _NO_SCRIPT: Final = "NOSCRIPT"
 # Records that travel together: Redis works on one share while the next one is made.
 _SHARE: Final = 512
+# The list of projects is everybody's: what is wrong with it is never of one project, as these reasons would say.
+_OF_ALL: Final = {"wrong_type": "bad_value", "error_reply": "protocol"}
 
 
 class Written(NamedTuple):
@@ -51,19 +53,20 @@ class LedgerStore:
         while share:
             # Registered every time, not cached: a set that was lost grows again.
             projects = sorted({call.project for call in share})
-            answers = self._exchange([*map(self._register, projects), *map(_evalsha, share)], deadline)
-            first = next(answers)
-            # Redis is at work on the calls: the time to prepare the next ones.
-            following = _next_share(remaining)
-            _raise_for([first, *islice(answers, len(projects) - 1)])
-            written = written.plus(self._settle(share, list(answers), deadline))
+            with closing(self._exchange([*map(self._register, projects), *map(_evalsha, share)], deadline)) as answers:
+                first = next(answers)
+                # Redis is at work on the calls: the time to prepare the next ones.
+                following = _next_share(remaining)
+                replies = [first, *answers]
+            self._raise_for_all(replies[: len(projects)])
+            written = written.plus(self._settle(share, replies[len(projects) :], deadline))
             share = following
         return written
 
     def _settle(self, share: Sequence[Call], replies: list[Reply], deadline: float) -> Written:
         missing = [index for index, reply in enumerate(replies) if _is_missing_script(reply)]
         if missing:
-            loaded = self._exchange([_load_and_eval(share[index]) for index in missing], deadline)
+            loaded = list(self._exchange([_load_and_eval(share[index]) for index in missing], deadline))
             for index, reply in zip(missing, loaded, strict=True):
                 replies[index] = reply
         _raise_for(replies)
@@ -77,13 +80,23 @@ class LedgerStore:
     def _register(self, project: str) -> Request:
         return Request(self.keys.projects, pack("SADD", self.keys.projects, project), 1)
 
-    def _exchange(self, requests: Sequence[Request], deadline: float) -> Iterator[Reply]:
-        """The last reply to each request; all requests have been sent before the first of them."""
+    def _raise_for_all(self, replies: Iterable[Reply]) -> None:
+        for reply in replies:
+            if isinstance(reply, ErrorReply):
+                reason = reply_reason(reply)
+                raise WriteError(_OF_ALL.get(reason, reason), f"{self.keys.projects.decode()}: {reply}")
+
+    def _exchange(self, requests: Sequence[Request], deadline: float) -> Generator[Reply, None, None]:
+        """The last reply to each request; all requests have been sent before the first of them.
+
+        The link is held until it has ended, or is closed.
+        """
         try:
-            for answer in self._link.exchange(requests, deadline):
-                if isinstance(answer, ReadError):
-                    raise answer
-                yield answer[-1]
+            with closing(self._link.exchange(requests, deadline)) as answers:
+                for answer in answers:
+                    if isinstance(answer, ReadError):
+                        raise answer
+                    yield answer[-1]
         except ReadError as error:
             raise WriteError(error.reason, str(error)) from error
         except Exception as error:

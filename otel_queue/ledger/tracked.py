@@ -9,7 +9,18 @@ from otel_queue.ledger.exchange import Exchange, accepted, call_of
 from otel_queue.ledger.identity import Identity
 from otel_queue.ledger.keys import Keys
 from otel_queue.ledger.reader import Labels, label_of
-from otel_queue.redis_client import RedisLink, Reply, Request, array, decimal, names, request, taking_apart, text
+from otel_queue.redis_client import (
+    RedisLink,
+    Reply,
+    Request,
+    array,
+    decimal,
+    names,
+    request,
+    taking_apart,
+    text,
+    time_us,
+)
 
 Kind = Literal["delivery", "event", "attempt"]
 
@@ -76,10 +87,11 @@ class Tracked:
 
     @taking_apart(_WHAT)
     def descriptions(self, projects: Sequence[str]) -> list[Description]:
-        """What the ledger calls each project."""
+        """What the ledger calls each project. A time too far ahead of Redis is 0: any description replaces that one."""
         metas = [self._keys.project(project).meta for project in projects]
-        answers = self._exchange.ask([request(meta, [("HMGET", meta, *_DESCRIPTION)]) for meta in metas])
-        return [_description(array(accepted(answer[0]))) for answer in answers]
+        answers = self._exchange.ask([request(meta, [("HMGET", meta, *_DESCRIPTION), ("TIME",)]) for meta in metas])
+        skew_us = self._retention.max_skew_us
+        return [_description(array(accepted(held)), time_us(now) + skew_us) for held, now in answers]
 
     @taking_apart(_WHAT)
     def find(self, wanted: Mapping[Place, Sequence[Identity]]) -> dict[Place, Held]:
@@ -191,6 +203,6 @@ class Tracked:
         return head_of(place.day, kept, self._retention)
 
 
-def _description(told: list[Reply]) -> Description:
+def _description(told: list[Reply], latest_us: int) -> Description:
     at, name, organisation_id, organisation_name = ((text(value) or b"").decode("utf-8", "replace") for value in told)
-    return Description(int(at or 0), (name, organisation_id, organisation_name))
+    return Description(int(at) if at and int(at) <= latest_us else 0, (name, organisation_id, organisation_name))

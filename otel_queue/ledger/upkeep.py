@@ -4,16 +4,16 @@ import re
 import struct
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from otel_queue.errors import OtelQueueError, ReadError
+from otel_queue.errors import OtelQueueError, ReadError, WriteError
 from otel_queue.ledger.exchange import Exchange
 from otel_queue.ledger.identity import UNDATED, day_of, days_up_to
 from otel_queue.ledger.keys import ATTEMPTS, SETTLED, Keys, ProjectKeys
 from otel_queue.ledger.reader import PROCESSING
-from otel_queue.redis_client import RedisLink, array, integer, names, request, scored, taking_apart, text
+from otel_queue.redis_client import RedisLink, array, integer, names, request, scored, taking_apart, text, time_us
 
 # A tracked delivery's state begins with status, its time, flags, creation time and group (record_deliveries.lua).
 _STATE: Final = struct.Struct(">B7sB7sI")
@@ -21,6 +21,8 @@ _DAY_US: Final = 86_400_000_000
 _WHAT: Final = "what the ledger has of days"
 # How far back days are looked for that are not listed.
 _DAYS_BACK: Final = 1_100
+# Reasons for which the next project is not tried either: it would wait as long.
+_UNANSWERED: Final = frozenset({"connection", "timeout"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +62,17 @@ class Upkeep:
         self.keys = Keys(namespace)
 
     def begin(self) -> bool:
-        """Marks the ledger's birth; False if it has one. A ledger without it is unknown to its readers."""
+        """Marks the ledger's birth, by Redis's clock; False if it has one. Without it its readers call it unknown."""
         key = self.keys.birth
-        reply = self._exchange.one(request(key, [("SET", key, time.time_ns() // 1000, "NX")]))
+        reply = self._exchange.one(request(key, [("SET", key, self._now_us(), "NX")]))
         return reply is not None
+
+    def day_before(self, days: int) -> str:
+        """The UTC day `days` before today, YYYYMMDD, by Redis's clock."""
+        return day_of(self._now_us() - days * _DAY_US)
+
+    def _now_us(self) -> int:
+        return time_us(self._exchange.one(request(self.keys.birth, [("TIME",)])))
 
     def close(self) -> None:
         """Ends the connections; a later operation opens new ones."""
@@ -107,16 +116,25 @@ class Upkeep:
         return [day for day, was_listed in zip(days, answers, strict=True) if was_listed == 1]
 
     def expire(self, project: str, through: str) -> int:
-        """Takes all days up to `through` (YYYYMMDD) out of the counts; returns how many had any."""
+        """Takes all days up to `through` (YYYYMMDD) out of the counts; returns how many had any.
+
+        Closed for good: raises OtelQueueError, and closes nothing, unless `through` is over by Redis's clock.
+        """
         return sum(self._close("expire_day", project, day) for day in self._up_to(project, through, closing=True))
 
     def fold(self, project: str, through: str) -> int:
-        """Adds all days up to `through` to the settled counts; for projects where nothing expires."""
+        """Adds all days up to `through` to the settled counts, as `expire`; for projects where nothing expires."""
         return sum(self._close("fold_day", project, day) for day in self._up_to(project, through, closing=False))
 
     def _up_to(self, project: str, through: str, *, closing: bool) -> list[str]:
         if not re.fullmatch(r"\d{8}", through, re.ASCII):
             raise OtelQueueError(f"the day must be YYYYMMDD, as in 20261124, not {through!r}")
+        if through >= (today := self.day_before(0)):
+            # Before anything is closed; the script looks too, but at one day at a time.
+            raise OtelQueueError(
+                f"{through} is not over by Redis's clock, where it is {today}: days are closed for good, so only those "
+                "before today can be"
+            )
         days = [day for day in self.days(project) if day != UNDATED and day <= through]
         # The last day is closed for late records even if it has no counts.
         return days if not closing or through in days else [*days, through]
@@ -207,6 +225,19 @@ def _difference(project: str, day: str, field: str, counted: int, tracked: int) 
     return Difference(project, day, int(group), what, counted, tracked)
 
 
-def day_before(days: int, now: float | None = None) -> str:
-    """The UTC day `days` before today, YYYYMMDD."""
-    return day_of(int((now or time.time()) * 1e6) - days * _DAY_US)
+def close_each(
+    projects: Iterable[str], close: Callable[[str], int]
+) -> Iterator[tuple[str, int | ReadError | WriteError]]:
+    """Each project with what `close` returned for it, or the error where it was refused: others have their turn.
+
+    Raises ReadError or WriteError where Redis does not answer, and what else `close` raises.
+    """
+    for project in projects:
+        closed: int | ReadError | WriteError
+        try:
+            closed = close(project)
+        except (ReadError, WriteError) as error:
+            if error.reason in _UNANSWERED:
+                raise
+            closed = error
+        yield project, closed

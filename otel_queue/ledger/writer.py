@@ -8,19 +8,19 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Final, Literal
 
 from otel_queue.errors import WriteError
 from otel_queue.fork import call_in_children
+from otel_queue.ledger.refused import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, RefusedProjects
 from otel_queue.ledger.store import LedgerStore, Written
 from otel_queue.lifecycle import Record
 
 _log: Final = logging.getLogger(__name__)
 
 _BATCH: Final = 2_048
-_FIRST_PAUSE_SECONDS: Final = 0.05
-_LONGEST_PAUSE_SECONDS: Final = 5.0
 # Redis refused a script call, perhaps because of what a project's keys hold: that is no outage for the others.
 OF_ONE_PROJECT: Final = frozenset({"wrong_type", "error_reply"})
 
@@ -29,8 +29,9 @@ class BufferedWriter:
     """Queues records, at most `most_records`, and writes them from a thread of its own.
 
     `write` costs an append, whatever Redis does. When the queue is full the newest records are dropped and counted:
-    what is queued first was acknowledged first. After a fork the child begins with an empty queue, since the
-    parent still writes its own. One that is not closed lives until the process ends.
+    what is queued first was acknowledged first. Records of projects that Redis refuses wait apart, and have room for
+    `most_records` of their own; they cost the others one try between two batches. After a fork the child begins with
+    an empty queue, since the parent still writes its own. One that is not closed lives until the process ends.
     """
 
     waits: Final = False
@@ -58,6 +59,7 @@ class BufferedWriter:
 
     def _begin(self) -> None:
         self._queue: deque[Record] = deque()
+        self._refused = RefusedProjects(self._most)
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._hurry = threading.Event()  # somebody waits for the queue to be empty
@@ -67,7 +69,7 @@ class BufferedWriter:
         self._thread: threading.Thread | None = None
 
     def __len__(self) -> int:
-        return len(self._queue)
+        return len(self._queue) + len(self._refused)
 
     def write(self, records: Sequence[Record]) -> Literal["queued", "dropped"]:
         """Queues the records; `dropped` if any had no room."""
@@ -76,18 +78,19 @@ class BufferedWriter:
             self._queue.extend(records[:room] if room < len(records) else records)
             self.dropped += max(0, len(records) - max(room, 0))
             if self._thread is None and not self._closing:
-                self._thread = threading.Thread(target=self._run, name="otel-queue-ledger", daemon=True)
-                self._thread.start()
+                self._start()
         if len(self._queue) >= _BATCH:
             self._wake.set()
         return "queued" if room >= len(records) else "dropped"
 
     def flush(self, timeout_seconds: float) -> bool:
-        """Waits until the queue is empty; False if it is not by then."""
-        self._wake.set()
+        """Waits until nothing is queued; False if something is by then."""
         self._hurry.set()
+        self._wake.set()
         with self._idle:
-            return self._idle.wait_for(lambda: not self._queue, timeout_seconds)
+            if self._thread is None and self._queue:
+                self._start()
+            return self._idle.wait_for(lambda: not len(self), timeout_seconds)
 
     def errors(self) -> Mapping[str, int]:
         """How many writes failed so far, by reason; `dropped` are records that found no room."""
@@ -96,66 +99,115 @@ class BufferedWriter:
     def close(self, timeout_seconds: float) -> bool:
         """Flushes and ends the thread; True if nothing is left."""
         atexit.unregister(self.close)
-        flushed = self.flush(timeout_seconds) if self._queue else True
+        flushed = self.flush(timeout_seconds) if len(self) else True
         self._closing = True
         self._wake.set()
         return flushed
 
+    def _start(self) -> None:
+        """Starts the thread; where there is none to be had, the next record tries again."""
+        # Known before it runs: what interrupts the start must not make it two.
+        self._thread = threading.Thread(target=self._run, name="otel-queue-ledger", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            self._thread = None
+            self._failed("out_of_threads", error)
+
     def _run(self) -> None:
-        pause = _FIRST_PAUSE_SECONDS
-        while not (self._closing and not self._queue):
+        pause = FIRST_PAUSE_SECONDS
+        while not self._closing or self._queue or self._refused.next_due() <= time.monotonic():
             if len(self._queue) < _BATCH and not self._closing:
-                self._wake.wait(self._interval)
+                self._wake.wait(min(self._interval, max(0.0, self._refused.next_due() - time.monotonic())))
             self._wake.clear()
-            if self._write_batch():
-                pause = _FIRST_PAUSE_SECONDS
-            else:
-                if self._hurry.wait(pause):
-                    self._hurry.clear()
-                    pause = _FIRST_PAUSE_SECONDS
-                else:
-                    pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-                if self._closing:
-                    return
+            if self._hurry.is_set():
+                self._hurry.clear()
+                self._refused.hurry()
+                pause = FIRST_PAUSE_SECONDS
+            # In an outage nobody is tried but those who were not refused before.
+            if self._write_batch() and self._write_refused():
+                pause = FIRST_PAUSE_SECONDS
+                continue
+            self._hurry.wait(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+            if self._closing:
+                return
 
     def _write_batch(self) -> bool:
-        """Writes the oldest records; what is still to be written goes to the end of the queue, for others' sake."""
+        """Writes the oldest records, and sets those of refused projects apart; False in an outage."""
         batch = [self._queue[index] for index in range(min(_BATCH, len(self._queue)))]
-        left = self._write_what_can_be(batch) if batch else []
-        if batch and not left and self._is_failing:
-            self._is_failing = False
-            _log.info("ledger: written again")
+        if not batch:
+            return True
+        apart = [record for record in batch if record.project in self._refused] if self._refused else []
+        others = [record for record in batch if record.project not in self._refused] if apart else batch
+        waiting, refused = self._write_what_can_be(others)
         with self._idle:
             for _ in batch:
                 self._queue.popleft()
-            self._queue.extend(left)
-            if not self._queue:
+            self._queue.extendleft(reversed(waiting))
+            self.dropped += self._refused.add(chain(apart, refused))
+            if not len(self):
                 self._idle.notify_all()
-        return not left
+        return not waiting
 
-    def _write_what_can_be(self, batch: list[Record]) -> list[Record]:
-        """Writes the records, and returns those that are still to be written."""
-        try:
-            self.written = self.written.plus(self._store.write(batch, time.monotonic() + self._timeout))
-        except WriteError as error:
-            if not self._is_failing:  # one line when it turns, not one per try
-                self._is_failing = True
-                _log.warning("ledger: cannot write, %d records are queued: %s", len(self._queue), error)
-            self.failures[error.reason] += 1
-            parts = by_project(batch)
-            if error.reason not in OF_ONE_PROJECT or len(parts) == 1:
-                return batch
-        except Exception:
-            if len(batch) == 1:
-                _log.exception("ledger: a record cannot be written and is dropped")
-                self.failures["internal"] += 1
-                self.dropped += 1
-                return []
-            middle = len(batch) // 2
-            parts = [batch[:middle], batch[middle:]]
-        else:
-            return []
-        return [record for part in parts for record in self._write_what_can_be(part)]
+    def _write_refused(self) -> bool:
+        """Tries the records of one refused project, if one is due; False in an outage."""
+        batch = self._refused.oldest_due(_BATCH)
+        if not batch:
+            return True
+        waiting, refused = self._write_what_can_be(batch)
+        if waiting:
+            return False
+        with self._idle:
+            if self._refused.settle(batch, refused):
+                _log.info("ledger: project %r is written again", batch[0].project)
+            if not len(self):
+                self._idle.notify_all()
+        return True
+
+    def _write_what_can_be(self, records: list[Record]) -> tuple[list[Record], list[Record]]:
+        """Writes the records, and returns those that wait for the end of an outage, and those of refused projects."""
+        parts, refused = [records] if records else [], list[Record]()
+        while parts:
+            part = parts.pop()
+            try:
+                self.written = self.written.plus(self._store.write(part, time.monotonic() + self._timeout))
+            except WriteError as error:
+                if error.reason not in OF_ONE_PROJECT:
+                    self._failed(error.reason, error)
+                    return [*part, *_joined(parts)], refused
+                self.failures[error.reason] += 1
+                projects = by_project(part)
+                if len(projects) == 1:
+                    refused += part
+                    if part[0].project not in self._refused:
+                        _log.warning("ledger: project %r is refused and waits apart: %s", part[0].project, str(error))
+                else:
+                    middle = len(projects) // 2
+                    parts += [_joined(projects[middle:]), _joined(projects[:middle])]
+            except Exception:
+                if len(part) == 1:
+                    _log.exception("ledger: a record cannot be written and is dropped")
+                    self.failures["internal"] += 1
+                    self.dropped += 1
+                else:
+                    middle = len(part) // 2
+                    parts += [part[middle:], part[:middle]]
+        if records and self._is_failing:
+            self._is_failing = False
+            _log.info("ledger: written again")
+        return [], refused
+
+    def _failed(self, reason: str, error: Exception) -> None:
+        self.failures[reason] += 1
+        if not self._is_failing:  # one line when it turns, not one per try
+            self._is_failing = True
+            # Its words alone: a log that keeps records would keep what the error holds on to.
+            _log.warning("ledger: cannot write, %d records are queued: %s", len(self), str(error))
+
+
+def _joined(parts: Iterable[list[Record]]) -> list[Record]:
+    return list(chain.from_iterable(parts))
 
 
 def by_project(records: Sequence[Record]) -> list[list[Record]]:
@@ -193,7 +245,7 @@ class SyncWriter:
         return len(self._buffer)
 
     def write(self, records: Sequence[Record]) -> Literal["written", "queued", "dropped"]:
-        """`written` is in the ledger; `queued` will be, unless this process dies before."""
+        """`written` is in the ledger; `queued` will be, unless this process dies or its project stays refused."""
         if time.monotonic() >= self._open_until:
             try:
                 self._store.write(records, time.monotonic() + self._timeout)

@@ -3,16 +3,23 @@
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import attrgetter
 from typing import Final
 
 from otel_queue import labels
 from otel_queue.asynq.payload import PayloadError, PayloadLabels, read_payload
+from otel_queue.lifecycle import UNTOLD, Label
 from otel_queue.middleware.headers import ENDPOINT, EVENT_TYPE, PROJECT, SOURCE, label_in
 from otel_queue.recorder import Recorder
 from otel_queue.recorder.group import Kept
 from otel_queue.ulid import new_ulid
 
 _FAILED: Final = ("retry", "failure")
+_OF_PAYLOAD: Final = {
+    SOURCE: attrgetter("source"),
+    ENDPOINT: attrgetter("endpoint"),
+    EVENT_TYPE: attrgetter("event_type"),
+}
 
 current: ContextVar["Task | None"] = ContextVar("otel_queue_task", default=None)
 
@@ -54,10 +61,10 @@ class Task:
         success = code.startswith("2") if succeeded is None else succeeded
         run.outcome = labels.outcome(success)
         return run.recorder.attempt_made(
-            project=run.labels.project,
+            project=run.project,
             attempt_id=new_ulid() if attempt_id is None else attempt_id,
             succeeded=success,
-            endpoint=run.labels.endpoint,
+            endpoint=run.told(ENDPOINT),
             http_status=http_status,
             duration_seconds=duration_seconds,
             time_us=time_us,
@@ -77,14 +84,13 @@ class Task:
             return "unstored"
         if isinstance(status, str) and status.lower() in _FAILED:
             run.outcome = labels.outcome(False)
-        told = run.labels
         return run.recorder.status_set(
-            project=told.project,
-            delivery_id=(told.delivery_id or self.id) if delivery_id is None else delivery_id,
+            project=run.project,
+            delivery_id=(run.payload.delivery_id or self.id) if delivery_id is None else delivery_id,
             status=status,
-            endpoint=told.endpoint,
-            event_type=told.event_type,
-            source=told.source,
+            endpoint=run.told(ENDPOINT),
+            event_type=run.told(EVENT_TYPE),
+            source=run.told(SOURCE),
             created_us=created_us,
             time_us=time_us,
         )
@@ -98,17 +104,25 @@ class Run:
         self.outcome = labels.outcome(True)
         self._task = task
 
+    @property
+    def project(self) -> str:
+        """The header's, else the payload's; "" for none."""
+        return self._task.headers.get(PROJECT) or self.payload.project
+
+    def told(self, name: str) -> Label:
+        """The label of this header, else the payload's."""
+        label = label_in(self._task.headers, name)
+        return _OF_PAYLOAD[name](self.payload) if label is UNTOLD else label
+
     @cached_property
-    def labels(self) -> PayloadLabels:
-        """From the headers if the enqueue hook wrote them, else from the payload, which is read once."""
-        headers = self._task.headers
-        if headers.get(PROJECT):
-            source, endpoint, event_type = (label_in(headers, name) for name in (SOURCE, ENDPOINT, EVENT_TYPE))
-            return PayloadLabels(headers[PROJECT], source, endpoint, event_type)
+    def payload(self) -> PayloadLabels:
+        """What the payload says; it is read once, and not before somebody asks for what no header tells."""
         try:
             return read_payload(self._task.payload)
         except PayloadError as error:
-            self.recorder.missed(error.reason)
+            # With a header it may be anybody's, and need not tell anything.
+            if error.reason != "bad_payload" or not self._task.headers.get(PROJECT):
+                self.recorder.missed(error.reason)
             return PayloadLabels()
 
 

@@ -89,8 +89,9 @@ class PostgresSource:
     def collect(self) -> Collected:
         """The families of the newest generation, which is read from the database first if it is due and nobody does.
 
-        Each family has the time of the state it shows; one older than `max_age_seconds` is left out. `failures` are
-        those of a refresh made here. Raises ReadError when there is nothing to serve, with why the last refresh
+        Each family has the time of the state it shows; one older than `max_age_seconds` is left out, and
+        `age_seconds` is the oldest one's age, whatever this machine's clock says. `failures` are those of a refresh
+        made here. Raises ReadError when there is nothing to serve, with why the last refresh
         failed. One round trip to Redis; a refresh takes as long as its statements.
 
         While Redis is gone the exporter is alone: it reads for itself at the same interval, times are by this
@@ -222,7 +223,8 @@ class PostgresSource:
             raise failure or ReadError(
                 "stale", f"{self}: the newest numbers are {age:.0f} s old, more than {self._max_age:g} s"
             )
-        return Collected(fresh, dict(failures), folded=exported.folded)
+        oldest = min(family.time for family in fresh)
+        return Collected(fresh, dict(failures), age_seconds=max(now - oldest, 0.0), folded=exported.folded)
 
     def _fit(self, generation: Generation) -> Exported:
         """The families as they are exported, made once per generation."""

@@ -32,8 +32,8 @@ _REST: Final = 4.0
 # Why Redis is no store at the moment. Other reasons are faults of what is in it, or of ours.
 GONE: Final = frozenset(
     {
-        "connection", "timeout", "loading", "readonly", "out_of_memory", "moved", "cluster_down", "master_down",
-        "auth", "permission",
+        "connection", "timeout", "loading", "readonly", "no_replicas", "cannot_save", "busy_script", "out_of_memory",
+        "moved", "cluster_down", "master_down", "auth", "permission",
     }
 )  # fmt: skip
 

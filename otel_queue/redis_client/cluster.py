@@ -90,7 +90,7 @@ class ClusterLink:
             assert self._cluster is not None
             self._cluster.create_redis_connections([node])
             pool = cast(redis.Redis, node.redis_connection).connection_pool
-            self._links[node.name] = NodeLink(pool, node.name)
+            self._links[node.name] = NodeLink(pool, node.name, self._options["socket_connect_timeout"])
         return self._links[node.name]
 
     def close(self) -> None:

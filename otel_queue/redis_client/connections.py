@@ -21,13 +21,13 @@ def connect(config: RedisConfig) -> RedisLink:
     if location.topology == "cluster":
         return ClusterLink(location.nodes, options, str(location))
     if location.topology == "sentinel":
-        return NodeLink(_sentinel_pool(config, options), str(location))
+        return NodeLink(_sentinel_pool(config, options), str(location), config.connect_timeout_seconds)
     if location.topology == "unix":
         options |= {"connection_class": redis.UnixDomainSocketConnection, "path": location.path}
     else:
         host, port = location.nodes[0]
         options |= {"host": host, "port": port}
-    return NodeLink(redis.ConnectionPool(**options), str(location))
+    return NodeLink(redis.ConnectionPool(**options), str(location), config.connect_timeout_seconds)
 
 
 def _connection_options(config: RedisConfig) -> dict[str, Any]:

@@ -4,12 +4,13 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, NamedTuple
 
 import hiredis
 import redis
 
+from otel_queue.errors import ReadError
 from otel_queue.redis_client.reasons import CLIENT_ERRORS, as_read_error
 from otel_queue.redis_client.requests import Answers, Reply, Request
 
@@ -17,50 +18,94 @@ _READ_SIZE: Final = 1 << 16
 _NOT_YET: Final = object()
 
 
+class _Own(NamedTuple):
+    """What a process has of a link: a connection, a lock for who uses it, and what closes it."""
+
+    process: int
+    lock: threading.Lock
+    connection: Any
+    end: Callable[[], object]
+
+
 class NodeLink:
     """One server: standalone, over a Unix socket, or the master that Sentinel names."""
 
-    def __init__(self, pool: redis.ConnectionPool, name: str) -> None:
+    def __init__(self, pool: redis.ConnectionPool, name: str, connect_seconds: float) -> None:
         self._pool = pool
         self._name = name
-        self._lock = threading.Lock()
-        self._process = os.getpid()
-        # A link that is let go of closes its sockets, whatever the order in which its parts are collected.
-        weakref.finalize(self, pool.disconnect).atexit = False
+        self._connect_seconds = connect_seconds
+        self._own = self._begin()
+
+    def _begin(self) -> "_Own":
+        # Not yet connected. The pool only makes it, for it would open it without a deadline.
+        connection: Any = self._pool.make_connection()
+        # A link that is let go of closes its socket, whatever the order in which its parts are collected.
+        end = weakref.finalize(self, connection.disconnect)
+        end.atexit = False
+        return _Own(os.getpid(), threading.Lock(), connection, end)
 
     def exchange(self, requests: Sequence[Request], deadline: float) -> Answers:
-        """As RedisLink; one exchange at a time."""
-        if self._process != os.getpid():
-            # Forked: a thread that is not here may hold the lock. The pool sees to its connections itself.
-            self._lock, self._process = threading.Lock(), os.getpid()
-        with self._lock:
-            connection = self._connected()
+        """As RedisLink; one exchange at a time, and those that wait for it give up at their own deadlines."""
+        own = self._own
+        if own.process != os.getpid():
+            # Forked: a thread that is not here may hold the lock, and the connection is the parent's.
+            own.end()
+            own = self._own = self._begin()
+        if not own.lock.acquire(timeout=max(deadline - time.monotonic(), 0.0)):
+            raise ReadError("timeout", f"{self._name}: the time was used up waiting for other exchanges")
+        try:
+            self._open(own.connection, deadline)
             try:
-                yield from converse(socket_of(connection), requests, deadline)
+                yield from converse(socket_of(own.connection), requests, deadline)
             except BaseException as error:
                 # Replies may still arrive, or the caller wants no more of them: this connection is spent.
-                connection.disconnect()
+                own.connection.disconnect()
                 if isinstance(error, CLIENT_ERRORS):
                     raise as_read_error(self._name, error) from error
                 raise
-            finally:
-                self._pool.release(connection)
+        finally:
+            own.lock.release()
 
-    def _connected(self) -> Any:
+    def _open(self, connection: Any, deadline: float) -> None:
+        """Has it ready before the deadline; each step of opening it may take what was left when it began."""
+        self._limit(connection, deadline)
         try:
-            return self._pool.get_connection()
-        except CLIENT_ERRORS as error:
-            self._pool.disconnect()  # what broke in its handshake must not be taken for ready later
-            raise as_read_error(self._name, error) from error
+            connection.connect()  # nothing where it is connected
+            if not _is_clean(connection):
+                connection.disconnect()
+                self._limit(connection, deadline)
+                connection.connect()
+                if not _is_clean(connection):
+                    raise redis.ConnectionError("there is something to be read before anything was asked")
+        except BaseException as error:
+            connection.disconnect()  # what broke in its handshake must not be taken for ready later
+            if isinstance(error, CLIENT_ERRORS):
+                raise as_read_error(self._name, error) from error
+            raise
+        self._limit(connection, deadline)  # opened too late for this exchange, it stays for the next one
+
+    def _limit(self, connection: Any, deadline: float) -> None:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise ReadError("timeout", f"{self._name}: the time was used up before anything was asked")
+        connection.socket_connect_timeout = connection.socket_timeout = min(self._connect_seconds, left)
 
     def close(self) -> None:
         """As RedisLink."""
-        self._pool.disconnect()
+        self._own.connection.disconnect()
 
 
 def socket_of(connection: Any) -> Any:
     """The connected socket. redis-py has no public way to it, so this is the one place that knows."""
     return connection._get_socket()
+
+
+def _is_clean(connection: Any) -> bool:
+    """Whether nothing is to be read: neither a late reply nor the server's end of the connection."""
+    try:
+        return not connection.can_read()
+    except CLIENT_ERRORS:
+        return False
 
 
 def converse(sock: Any, requests: Sequence[Request], deadline: float) -> Iterator[list[Reply]]:

@@ -1,7 +1,7 @@
 """Why Redis could not be read, as one word from a bounded set, fit to be a metric's attribute.
 
-auth, permission, connection, timeout, loading, readonly, out_of_memory, wrong_type, aborted, moved, cluster_down,
-master_down, not_supported, error_reply, protocol.
+auth, permission, connection, timeout, loading, readonly, no_replicas, cannot_save, busy_script, out_of_memory,
+wrong_type, aborted, moved, cluster_down, master_down, not_supported, error_reply, protocol.
 """
 
 from typing import Final
@@ -31,6 +31,9 @@ _REASON_BY_PREFIX: Final = {
     "NOPERM": "permission",
     "LOADING": "loading",
     "READONLY": "readonly",
+    "NOREPLICAS": "no_replicas",
+    "MISCONF": "cannot_save",
+    "BUSY": "busy_script",
     "OOM": "out_of_memory",
     "WRONGTYPE": "wrong_type",
     "EXECABORT": "aborted",

@@ -16,12 +16,15 @@ _log: Final = logging.getLogger(__name__)
 _PASSING: Final = frozenset(
     {
         "aborted",
+        "busy_script",
+        "cannot_save",
         "cluster_down",
         "connection",
         "loading",
         "master_down",
         "memory_guard",
         "moved",
+        "no_replicas",
         "out_of_memory",
         "readonly",
         "timeout",

@@ -138,8 +138,10 @@ class Seed:
         self._pace.rest()
 
     def _write(self, records: Sequence[Record]) -> None:
+        parts = []
         try:
             written = self._pace.patiently(lambda: self._store.write(records, time.monotonic() + WRITE_SECONDS))
+            self.seeded.written = self.seeded.written.plus(written)
         except WriteError as error:
             if error.reason not in OF_ONE_PROJECT:
                 raise
@@ -147,10 +149,8 @@ class Seed:
             if len(parts) == 1:
                 self.seeded.unmergeable[f"project {records[0].project!r}: {error}"] += len(records)
                 return
-            for part in parts:
-                self._write(part)
-            return
-        self.seeded.written = self.seeded.written.plus(written)
+        for part in parts:
+            self._write(part)
 
 
 def put_old_days(old: OldDays, counts: CountsStore, window: Window, pace: Pace, seeded: Seeded) -> None:

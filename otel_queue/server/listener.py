@@ -3,12 +3,14 @@
 import asyncio
 import errno
 import logging
+import resource
 import socket
 import ssl
 import threading
 from collections.abc import Callable
 from typing import Any, Final
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -21,7 +23,9 @@ _HEAD_SECONDS: Final = 10.0
 _HANDSHAKE_SECONDS: Final = 10.0
 _WRITE_SECONDS: Final = 60.0
 _KEEP_ALIVE_SECONDS: Final = 75  # longer than the usual scrape intervals, so that a scraper keeps its connection
-_CONNECTIONS: Final = 512  # the process needs file descriptors for Redis too
+_CONNECTIONS: Final = 512
+_ACCEPTED_AT_ONCE: Final = 64
+_WAITING: Final = 2048  # in the kernel, until they are accepted
 _START_SECONDS: Final = 10.0
 _WILDCARDS: Final = ("", "*", "::")
 
@@ -46,9 +50,10 @@ class Listener:
         self._host = host.removeprefix("[").removesuffix("]")
         self._port = port
         self._scheme = "https" if ssl_context else "http"
+        most_connections, accepted_at_once = _bounds()
         self._config = uvicorn.Config(
             app,
-            http=_protocol(head_seconds, write_seconds),
+            http=_protocol(head_seconds, write_seconds, most_connections),
             ws="none",
             interface="asgi3",
             lifespan="on",
@@ -57,6 +62,7 @@ class Listener:
             access_log=False,
             server_header=False,
             proxy_headers=False,
+            backlog=accepted_at_once,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             h11_max_incomplete_event_size=_HEAD_BYTES,
         )
@@ -136,6 +142,8 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's, then wakes whoever waits for it."""
         await super().startup(sockets)
+        for listening in sockets or ():
+            listening.listen(_WAITING)  # asyncio takes one number for what waits and for what it accepts at once
         self.settled.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -175,8 +183,20 @@ class _Deadline:
             self._timer = None
 
 
-def _protocol(head_seconds: float, write_seconds: float) -> type[H11Protocol]:
-    """uvicorn's HTTP/1.1 protocol with deadlines for clients that send or take nothing."""
+def _bounds() -> tuple[int, int]:
+    """How many connections there may be, and how many are accepted in one turn of the event loop.
+
+    Of the file descriptors that the process may have, half are for connections, and Redis needs some. Those past the
+    bound have one too until they are closed, three turns later.
+    """
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if descriptors == resource.RLIM_INFINITY:
+        return _CONNECTIONS, _ACCEPTED_AT_ONCE
+    return min(_CONNECTIONS, descriptors // 2), min(_ACCEPTED_AT_ONCE, max(1, descriptors // 16))
+
+
+def _protocol(head_seconds: float, write_seconds: float, most_connections: int) -> type[H11Protocol]:
+    """uvicorn's HTTP/1.1 protocol with bounds for clients that send or take nothing, send nonsense, or are many."""
 
     class DeadlineProtocol(H11Protocol):
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's own
@@ -187,7 +207,7 @@ def _protocol(head_seconds: float, write_seconds: float) -> type[H11Protocol]:
                 # Writing then counts as paused until the last byte is taken. asyncio's TLS transport would take 0
                 # for "always paused"; what it holds back at the end falls to its shutdown's time limit.
                 transport.set_write_buffer_limits(high=0)
-            if len(self.connections) > _CONNECTIONS:
+            if len(self.connections) > most_connections:
                 transport.abort()
             self.watch_head()
 
@@ -205,6 +225,19 @@ def _protocol(head_seconds: float, write_seconds: float) -> type[H11Protocol]:
             pipelined, _ = self.conn.trailing_data
             if pipelined:
                 self.watch_head()
+
+        def send_400_response(self, msg: str) -> None:
+            """As uvicorn's, also while an answer is under way: nothing more of that one is sent, begun or not."""
+            if self.cycle is not None and not self.cycle.response_complete:
+                self.cycle.disconnected = True
+                self.cycle.message_event.set()
+            try:
+                super().send_400_response(msg)
+            except h11.LocalProtocolError:  # there is an answer already
+                self.transport.close()
+
+        def _should_upgrade(self) -> bool:
+            return False  # the request is answered as it is; uvicorn would also advise in the log to install packages
 
         def pause_writing(self) -> None:
             super().pause_writing()

@@ -6,23 +6,26 @@ import redis
 
 from otel_queue.cli import FINDING, FINE, UNREACHABLE, USAGE, main
 from otel_queue.config import RedisConfig
-from otel_queue.ledger.identity import day_of
 from otel_queue.ledger.store import LedgerStore
 from otel_queue.lifecycle import AttemptMade, DeliveryCreated, EventCreated, StatusSet
 from otel_queue.redis_client import connect
 from otel_queue.ulid import new_ulid
+from tests.ledger.ledgers import DAY_US, day_of, now_us, ulid
+
+NOW_US = now_us()
+YESTERDAY = day_of(NOW_US - DAY_US)
 
 
 @pytest.fixture
 def ledger(redis_url: str) -> str:
-    """A ledger that has begun, with three deliveries of two endpoints."""
-    now = time.time_ns() // 1000
+    """A ledger that has begun, with three deliveries of two endpoints, made yesterday."""
+    now = NOW_US - DAY_US
     records: list[EventCreated | DeliveryCreated | StatusSet | AttemptMade] = []
     for number in range(3):
-        delivery = new_ulid()
+        delivery = ulid(now, number)
         endpoint = f"E{number % 2}"
         records += [
-            EventCreated("P", new_ulid(), now, None),
+            EventCreated("P", delivery, now, None),
             DeliveryCreated("P", delivery, now, endpoint, "paid", None),
             StatusSet("P", delivery, "Processing", now + 1),
             AttemptMade("P", new_ulid(), now, endpoint, True, 200),
@@ -53,7 +56,7 @@ def test_show_has_a_line_per_project_and_day(ledger: str, capsys: pytest.Capture
 
 def test_show_says_what_of_a_ledger_is_lost(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
     with redis.Redis.from_url(ledger) as client:
-        client.delete(f"oq:{{P}}:counts:{day_of(time.time_ns() // 1000)}")
+        client.delete(f"oq:{{P}}:counts:{YESTERDAY}")
     assert main(["ledger", "show", "--redis-url", ledger]) == FINDING
     assert "parts of the ledger cannot be read: day_lost (1)" in capsys.readouterr().err
 
@@ -61,27 +64,26 @@ def test_show_says_what_of_a_ledger_is_lost(ledger: str, capsys: pytest.CaptureF
 def test_check_finds_days_that_are_not_listed_and_repair_lists_them(
     ledger: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    today = day_of(time.time_ns() // 1000)
     with redis.Redis.from_url(ledger) as client:
         client.delete("oq:{P}:days")
     assert main(["ledger", "show", "--redis-url", ledger]) == FINDING
     assert "parts of the ledger cannot be read: day_unlisted (1)" in capsys.readouterr().err
     assert main(["ledger", "check", "--redis-url", ledger]) == FINDING
     assert [line.split() for line in capsys.readouterr().out.splitlines()[1:]] == [
-        ["P", today, "-", "unlisted", "-", "-"],
+        ["P", YESTERDAY, "-", "unlisted", "-", "-"],
         ["P", "attempts", "-", "unlisted", "-", "-"],
     ]
     assert main(["ledger", "check", "--json", "--redis-url", ledger]) == FINDING
     assert {finding["what"] for finding in json.loads(capsys.readouterr().out)} == {"unlisted"}
     assert main(["ledger", "repair", "--redis-url", ledger]) == FINE
-    assert capsys.readouterr().out == f"P {today}: listed again\nP attempts: listed again\n"
+    assert capsys.readouterr().out == f"P {YESTERDAY}: listed again\nP attempts: listed again\n"
     assert main(["ledger", "check", "--redis-url", ledger]) == FINE
     assert main(["ledger", "show", "--redis-url", ledger]) == FINE
 
 
 def test_check_finds_a_wrong_count_and_repair_mends_it(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ledger", "check", "--redis-url", ledger]) == FINE
-    counts = f"oq:{{P}}:counts:{day_of(time.time_ns() // 1000)}"
+    counts = f"oq:{{P}}:counts:{YESTERDAY}"
     with redis.Redis.from_url(ledger) as client:
         client.hincrby(counts, next(iter(client.hgetall(counts))), 7)
     assert main(["ledger", "check", "--redis-url", ledger]) == FINDING
@@ -94,14 +96,39 @@ def test_check_finds_a_wrong_count_and_repair_mends_it(ledger: str, capsys: pyte
 def test_expire_takes_days_out_and_refuses_what_is_no_day(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ledger", "expire", "--through", "yesterday", "--redis-url", ledger]) == USAGE
     assert "must be YYYYMMDD" in capsys.readouterr().err
-    day = day_of(time.time_ns() // 1000)
-    assert main(["ledger", "expire", "--through", day, "--redis-url", ledger]) == FINE
+    assert main(["ledger", "expire", "--through", YESTERDAY, "--redis-url", ledger]) == FINE
     assert capsys.readouterr().out == "P: 1 day expired\n"
 
 
+@pytest.mark.parametrize("action", ["expire", "fold"])
+@pytest.mark.parametrize("days_ahead", [0, 1, 9_000])
+def test_a_day_that_is_not_over_is_not_closed(
+    ledger: str, capsys: pytest.CaptureFixture[str], action: str, days_ahead: int
+) -> None:
+    capsys.readouterr()
+    day = day_of(NOW_US + days_ahead * DAY_US)
+    assert main(["ledger", action, "--through", day, "--redis-url", ledger]) == USAGE
+    out, err = capsys.readouterr()
+    assert (out, err.startswith(f"otel-queue: {day} is not over by Redis's clock")) == ("", True)
+    with redis.Redis.from_url(ledger) as client:
+        assert client.hmget("oq:{P}:meta", "expired", "folded") == [None, None]
+
+
+def test_a_project_whose_days_cannot_be_expired_is_named_and_keeps_no_other(
+    ledger: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with redis.Redis.from_url(ledger) as client:
+        client.sadd("oq:projects", "A", "Z")
+        client.set("oq:{A}:days", "text")
+        capsys.readouterr()
+        assert main(["ledger", "expire", "--through", YESTERDAY, "--redis-url", ledger]) == FINDING
+    out, err = capsys.readouterr()
+    assert out == "P: 1 day expired\nZ: 0 days expired\n"
+    assert err.startswith("otel-queue: A: not expired (wrong_type): ")
+
+
 def test_fold_keeps_the_counts_under_the_settled_days(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
-    day = day_of(time.time_ns() // 1000)
-    assert main(["ledger", "fold", "--through", day, "--redis-url", ledger]) == FINE
+    assert main(["ledger", "fold", "--through", YESTERDAY, "--redis-url", ledger]) == FINE
     capsys.readouterr()
     assert main(["ledger", "show", "--json", "--redis-url", ledger]) == FINE
     settled = {row["day"]: row["deliveries"] for row in json.loads(capsys.readouterr().out)}

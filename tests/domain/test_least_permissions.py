@@ -18,7 +18,6 @@ from otel_queue.cli import FINDING, FINE, main
 from otel_queue.config import Config, DomainConfig, LedgerConfig, PostgresConfig, QueueConfig, RedisConfig
 from otel_queue.errors import WriteError
 from otel_queue.ledger.connect import ledger_store
-from otel_queue.ledger.upkeep import day_before
 from otel_queue.lifecycle import (
     AttemptMade,
     DayExpired,
@@ -31,7 +30,7 @@ from otel_queue.lifecycle import (
 from otel_queue.pipeline import Pipeline
 from otel_queue.postgres.database import statement
 from otel_queue.ulid import new_ulid
-from tests.ledger.ledgers import DAY_US, Ledger, now_us, ulid
+from tests.ledger.ledgers import DAY_US, Ledger, day_of, now_us, ulid
 from tests.postgres.gateway import ATTEMPTS, DELIVERIES, DELIVERY_BACKLOG, EVENTS, Gateway
 from tests.seeding.scene import DAY, FIRST, LAST, delivery_id, event_id, fill_days
 from tests.servers.otel_queue import Scrape
@@ -107,7 +106,7 @@ def records_of_a_worker(url: str, _: Gateway) -> bool:
     with closing(ledger_store(Config(redis=RedisConfig(url=url)))) as store:
         try:
             written = store.write(records(), time.monotonic() + 30)
-            store.write([DayExpired("P", day_before(2))], time.monotonic() + 30)
+            store.write([DayExpired("P", day_of(now_us() - 2 * DAY_US))], time.monotonic() + 30)
         except WriteError:
             return False
     return written.late == 1
@@ -127,7 +126,7 @@ def operates(url: str, gateway: Gateway) -> bool:
             gateway.execute(text, argument)
         return True
 
-    delete = "DELETE FROM convoy.{} WHERE {} < %s"
+    delete, yesterday = "DELETE FROM convoy.{} WHERE {} < %s", day_of(now_us() - DAY_US)
     try:
         return (
             run("ledger init")
@@ -148,8 +147,8 @@ def operates(url: str, gateway: Gateway) -> bool:
             and run("reconcile --pause 0")
             and run("ledger show")
             and main(["shadow", "report", "--domain-source", "ledger", "--domain-shadow", "postgres"]) == FINDING
-            and run(f"ledger fold --project P --through {day_before(1)}")
-            and run(f"ledger expire --project P --through {day_before(1)}")
+            and run(f"ledger fold --project P --through {yesterday}")
+            and run(f"ledger expire --project P --through {yesterday}")
         )
     finally:
         environment.undo()
@@ -168,7 +167,7 @@ def _put_a_count_off(url: str) -> bool:
         return bool(client.hincrby(key, sorted(client.hkeys(key))[0], 3))
 
 
-READER = ("get", "smembers", "hmget", "zrange", "hgetall", "zrangebylex", "time")
+READER = ("get", "smembers", "hmget", "zrange", "hgetall", "zrangebylex", "time", "info")
 LEASE = ("eval", "hget", "hmget", "hset", "hdel", "pexpire", "time")
 WORKER = (
     "sadd", "evalsha", "script|load", "time", "hmget", "hget", "hset", "hsetnx", "hincrby", "hdel", "hlen", "expireat",
@@ -183,8 +182,9 @@ ROLES = {
     "worker": Role(("~oq:projects", "~oq:{*"), WORKER, records_of_a_worker),
     "operator": Role(("~oq:birth", "~oq:projects", "~oq:{*", "%R~oq:shadow:*"), OPERATOR, operates),
 }
-# Done without where it is refused: ages are taken by our own clock then.
-OPTIONAL = {("reader", "time")}
+# Done without where they are refused: ages are taken by our own clock then, and a Redis that lost its last records is
+# told by its numbers alone.
+OPTIONAL = {("reader", "time"), ("reader", "info")}
 
 
 class Stage(NamedTuple):

@@ -36,6 +36,7 @@ from tests.export.ways_out import (
     points_of,
     values_of,
 )
+from tests.ledger.ledgers import DAY_US, day_of, now_us, ulid
 from tests.servers.process import wait_until
 from tests.servers.redis import RedisServer, redis_server
 
@@ -94,17 +95,14 @@ def scraped(exporter: Pipeline, accept: str = CLASSIC) -> dict[str, dict[Labels,
     return parsed(text, openmetrics=accept == OPENMETRICS)
 
 
-def now_us() -> int:
-    return time.time_ns() // 1000
-
-
-def story() -> tuple[Record, ...]:
-    """A project with two deliveries, one of them in processing, and with three attempts."""
-    now, first, second = now_us(), new_ulid(), new_ulid()
+def story(days_ago: int = 0) -> tuple[Record, ...]:
+    """A project with two deliveries, one of them in processing, and with three attempts; ids are of that day."""
+    now = now_us()
+    event, first, second = (ulid(now - days_ago * DAY_US, number) for number in range(3))
     told: dict[str, Any] = {"endpoint": "e1", "event_type": 'so "called"', "source": None}
     return (
         ProjectDescribed("p", now, "Project ü", "o", "Organisation"),
-        EventCreated("p", new_ulid(), now, None),
+        EventCreated("p", event, now, None),
         DeliveryCreated("p", first, now, **told),
         DeliveryCreated("p", second, now, **told),
         StatusSet("p", first, "processing", now + 1),
@@ -144,10 +142,10 @@ def test_a_scrape_shows_the_ledger_beside_the_queues(ledger: Ledger, redis_url: 
 def test_a_series_of_an_expired_day_is_gone_from_the_next_scrape_and_the_counter_stays(
     ledger: Ledger, redis_url: str
 ) -> None:
-    ledger.write(*story())
+    ledger.write(*story(days_ago=1))
     exporter = pipeline(redis_url)
     counted = scraped(exporter)[ATTEMPTS]
-    ledger.write(DayExpired("p", time.strftime("%Y%m%d", time.gmtime(time.time() + 86_400))))
+    ledger.write(DayExpired("p", day_of(now_us() - DAY_US)))
     found = scraped(exporter)
     assert found.keys() & DOMAIN == {ATTEMPTS}
     assert found[ATTEMPTS] == counted

@@ -61,6 +61,7 @@ METHODS: Final[tuple[Callable[[Inspector], object], ...]] = (
 # Each is an attribute's value of a metric, so there may not be any number of them.
 REASONS: Final = {
     "auth", "permission", "connection", "timeout", "loading", "readonly", "out_of_memory", "wrong_type", "aborted",
+    "no_replicas", "cannot_save", "busy_script",
     "moved", "cluster_down", "master_down", "not_supported", "error_reply", "protocol", "bad_value", "undecodable",
     "missing_task", "groups_capped", "no_pending_since", "negative_age", "queue_not_found",
 }  # fmt: skip

@@ -12,7 +12,16 @@ import redis
 from otel_queue.config import RedisConfig
 from otel_queue.ledger.scripts import script
 from otel_queue.ledger.store import LedgerStore, Written
-from otel_queue.lifecycle import UNTOLD, AttemptMade, DeliveryCreated, EventCreated, Record, StatusSet
+from otel_queue.lifecycle import (
+    UNTOLD,
+    AttemptMade,
+    DayExpired,
+    DeliveryCreated,
+    EventCreated,
+    ProjectDescribed,
+    Record,
+    StatusSet,
+)
 from otel_queue.redis_client import connect
 from tests.go_program import GO_WORKER, run_go
 from tests.ledger.go_recorder import (
@@ -24,6 +33,7 @@ from tests.ledger.go_recorder import (
     work,
 )
 from tests.ledger.go_stream import HTTP_STATUSES, LABELS, stream
+from tests.ledger.ledgers import day_of
 from tests.servers.redis import RedisServer, redis_version
 from tests.servers.redis import redis_server as new_redis_server
 from tests.servers.redis_cluster import redis_cluster
@@ -200,6 +210,24 @@ def test_times_ahead_of_redis_are_clamped_and_counted(redis_server: RedisServer,
     assert stats["Clamped"] == 2
     with redis_server.client() as client:
         assert client.hmget("oq:{p}:meta", "clamped:delivery", "clamped:event") == [b"1", b"1"]
+
+
+def test_names_and_days_ahead_of_redis_are_clamped_and_counted_alike(
+    redis_server: RedisServer, go_url: str, python_url: str
+) -> None:
+    now_us = _now_us()
+    records: list[Record] = [
+        StatusSet("p", "d", "success", now_us),
+        ProjectDescribed("p", now_us + 365 * 86_400_000_000, "Ahead"),
+        DayExpired("p", day_of(now_us)),
+    ]
+    stats = replay(go_url, records)
+    assert _written(stats) == write_with_python(python_url, records) == Written(changed=1, clamped=2)
+    with redis_server.client() as client:
+        clamped = client.hmget("oq:{p}:meta", "clamped:project", "clamped:day", "expired")
+        described_us = int(client.hget("oq:{p}:meta", "described_at") or 0)
+    assert clamped == [b"1", b"1", None]
+    assert now_us < described_us < now_us + 86_400_000_000
 
 
 def test_a_record_that_cannot_be_kept_costs_no_other(go_url: str, python_url: str) -> None:

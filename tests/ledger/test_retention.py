@@ -1,8 +1,16 @@
 """Days that go: expired, folded, no longer tracked; and what comes too late for them."""
 
-import pytest
+import time
+from importlib import resources
 
+import pytest
+import redis
+
+from otel_queue.config import RedisConfig
+from otel_queue.errors import OtelQueueError
 from otel_queue.ledger.batches import Retention
+from otel_queue.ledger.scripts import script
+from otel_queue.ledger.tracked import Description, Tracked
 from otel_queue.lifecycle import (
     AttemptMade,
     DayExpired,
@@ -12,6 +20,7 @@ from otel_queue.lifecycle import (
     Record,
     StatusSet,
 )
+from otel_queue.redis_client import connect
 from tests.ledger.ledgers import DAY_US, Ledger, assert_same, day_of, expected, now_us, ulid
 from tests.ledger.oracle import ATTEMPTS, DELIVERIES, EVENTS
 from tests.servers.redis import RedisServer
@@ -121,6 +130,68 @@ def test_a_project_whose_first_record_is_an_expired_day_is_there_and_empty(ledge
     assert ledger.families()[EVENTS] == {}
 
 
+@pytest.mark.parametrize("day", [TODAY, day_of(NOW_US + DAY_US), "20991231", "99999999"])
+def test_a_day_that_is_not_over_is_closed_by_nobody(redis_server: RedisServer, ledger: Ledger, day: str) -> None:
+    ledger.write(*THREE_DAYS)
+    for close in (ledger.upkeep.expire, ledger.upkeep.fold):
+        with pytest.raises(OtelQueueError, match=f"^{day} is not over by Redis's clock"):
+            close("p", day)
+    assert ledger.write(DayExpired("p", day)) == (0, 0, 0, 1)
+    families, now = ledger.read()
+    assert_same(families, expected(THREE_DAYS, now))
+    assert ledger.write(EventCreated("p", ulid(NOW_US, 99), NOW_US, "S")) == (1, 0, 0, 0)
+    assert ledger.snapshot().projects[0].tallies == {"clamped:day": 1}
+    with redis_server.client() as client:
+        assert client.hmget("oq:{p}:meta", "expired", "folded") == [None, None]
+
+
+@pytest.mark.parametrize("name", ["expire_day", "fold_day"])
+def test_the_scripts_too_refuse_a_day_that_is_not_over(redis_server: RedisServer, name: str) -> None:
+    keys = [f"oq:{{p}}:{key}" for key in ("meta", "days", "counts", "processing", "deliveries", "events")]
+    with redis_server.client() as client:
+        try:
+            answer = client.eval(script(name).text.decode(), len(keys), *keys, day_of(NOW_US + DAY_US))
+        except redis.ResponseError as error:
+            answer = str(error).rpartition("is not over")[1]
+        assert answer == ([0, 0, 0, 1] if name == "expire_day" else "is not over")
+        assert client.hmget(keys[0], "expired", "folded") == [None, None]
+        client.eval(script(name).text.decode(), len(keys), *keys, YESTERDAY)
+        assert client.hget(keys[0], "expired" if name == "expire_day" else "folded") == YESTERDAY.encode()
+
+
+def test_the_scripts_know_the_day_that_it_is_until_the_last_day_of_ids(redis_server: RedisServer) -> None:
+    text = (resources.files("otel_queue.ledger") / "closing.lua").read_text(encoding="utf-8")
+    at_any_time = text.replace("redis.call('TIME')[1]", "ARGV[2]")
+    assert at_any_time != text
+    times = [*range(1_451_606_400, 4_102_444_800, 86_400), *range(1_451_606_399 + 86_400, 4_102_444_800, 86_400)]
+    with redis_server.client() as client:
+        pipe = client.pipeline(transaction=False)
+        for second in times:
+            pipe.eval(f"{at_any_time} return today()", 0, "20160101", second)
+        assert [day.decode() for day in pipe.execute()] == [day_of(second * 1_000_000) for second in times]
+
+
+def test_a_ledger_begins_and_ages_by_the_clock_of_redis(
+    redis_server: RedisServer, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truly = time.time
+    ledger.write(*THREE_DAYS)
+    with redis_server.client() as client:
+        client.delete("oq:birth")
+    monkeypatch.setattr(time, "time", lambda: truly() + 40 * 86_400)
+    monkeypatch.setattr(time, "time_ns", lambda: int(time.time() * 1e9))
+    assert ledger.upkeep.begin()
+    assert ledger.upkeep.day_before(2) == DAY_BEFORE
+    assert abs(ledger.snapshot().birth_us - truly() * 1e6) < DAY_US
+
+
+def test_a_project_whose_first_record_is_a_day_that_is_not_over_is_there_and_empty(ledger: Ledger) -> None:
+    ledger.write(DayExpired("p", TODAY))
+    snapshot = ledger.snapshot()
+    assert snapshot.failures == {}
+    assert snapshot.projects[0].tallies == {"clamped:day": 1}
+
+
 def test_what_an_attempt_counted_outlives_its_day(ledger: Ledger) -> None:
     ledger.write(*day_of_work(1))
     ledger.upkeep.expire("p", YESTERDAY)
@@ -159,11 +230,11 @@ def test_folding_days_changes_nothing_that_is_exported(redis_server: RedisServer
 
 def test_records_of_a_folded_day_are_late(ledger: Ledger) -> None:
     ledger.write(*THREE_DAYS)
-    ledger.upkeep.fold("p", YESTERDAY)
+    ledger.upkeep.fold("p", DAY_BEFORE)
     before = ledger.families()[DELIVERIES]
-    assert ledger.write(StatusSet("p", ulid(NOW_US - DAY_US, 0), "success", NOW_US)) == (0, 0, 1, 0)
+    assert ledger.write(StatusSet("p", ulid(NOW_US - 2 * DAY_US, 0), "success", NOW_US)) == (0, 0, 1, 0)
     assert ledger.families()[DELIVERIES] == before
-    assert ledger.upkeep.expire("p", TODAY) == 1
+    assert ledger.upkeep.expire("p", YESTERDAY) == 1
     assert sum(ledger.families()[DELIVERIES].values()) == 10, "what was folded is settled and does not expire"
 
 
@@ -174,8 +245,8 @@ def test_ids_that_tell_no_day_do_not_expire(ledger: Ledger) -> None:
         AttemptMade("p", "legacy-attempt", NOW_US, "E", True, 200),
     ]
     assert ledger.write(*records, *records) == (3, 3, 0, 0)
-    assert ledger.upkeep.expire("p", "20991231") == 0
-    assert ledger.upkeep.fold("p", "20991231") == 0
+    assert ledger.upkeep.expire("p", YESTERDAY) == 0
+    assert ledger.upkeep.fold("p", YESTERDAY) == 0
     families, now = ledger.read()
     assert_same(families, expected(records, now))
 
@@ -192,6 +263,29 @@ def test_a_time_ahead_of_redis_is_clamped_so_a_later_status_still_stands(redis_s
 
 def test_within_the_allowed_skew_nothing_is_clamped(ledger: Ledger) -> None:
     assert ledger.write(StatusSet("p", "d", "success", now_us() + 4_000_000)).clamped == 0
+
+
+def test_a_description_ahead_of_redis_is_clamped_so_a_later_name_still_stands(redis_server: RedisServer) -> None:
+    ledger = Ledger(redis_server.url, Retention(max_skew_us=0))
+    assert ledger.write(ProjectDescribed("p", now_us() + 365 * DAY_US, "Old", "o", "Org")) == (0, 0, 0, 1)
+    ledger.write(ProjectDescribed("p", NOW_US, "Older", "o", "Org"))
+    assert ledger.snapshot().projects[0].names == ("Old", "o", "Org")
+    assert ledger.write(ProjectDescribed("p", now_us(), "New", "o", "Org")) == (0, 0, 0, 0)
+    [project] = ledger.snapshot().projects
+    assert (project.names, project.tallies) == (("New", "o", "Org"), {"clamped:project": 1})
+    ledger.close()
+
+
+def test_names_that_are_kept_with_a_time_ahead_of_redis_are_replaced(redis_server: RedisServer, ledger: Ledger) -> None:
+    """As a writer of before 0.3.0 left them, or Redis's own clock."""
+    ledger.write(ProjectDescribed("p", NOW_US, "Old"))
+    with redis_server.client() as client:
+        client.hset("oq:{p}:meta", "described_at", NOW_US + 365 * DAY_US)
+    tracked = Tracked(connect(RedisConfig(url=ledger.url)))
+    assert tracked.descriptions(["p"]) == [Description(0, ("Old", "", ""))]
+    ledger.write(ProjectDescribed("p", NOW_US - 1, "New"))
+    assert tracked.descriptions(["p"]) == [Description(NOW_US - 1, ("New", "", ""))]
+    tracked.close()
 
 
 def test_a_rename_moves_no_counts(ledger: Ledger) -> None:

@@ -15,7 +15,7 @@ from tests.ledger.ledgers import DAY_US, Ledger, assert_same, day_of, expected, 
 from tests.servers.redis import RedisServer
 
 NOW_US = now_us()
-TODAY, LONG_AGO_US = day_of(NOW_US), NOW_US - 60 * DAY_US
+TODAY, YESTERDAY, LONG_AGO_US = day_of(NOW_US), day_of(NOW_US - DAY_US), NOW_US - 60 * DAY_US
 LONG_AGO = day_of(LONG_AGO_US)
 RECORDS: list[Record] = [
     EventCreated("p", ulid(NOW_US, 1), NOW_US, "S"),
@@ -87,18 +87,18 @@ def test_a_project_that_has_no_days_for_a_good_reason_is_whole(
     filled: Ledger, redis_server: RedisServer, gone: str
 ) -> None:
     reader = new_reader(filled)
-    event = EventCreated("q", ulid(NOW_US, 1), NOW_US, "S")
+    event = EventCreated("q", ulid(NOW_US - DAY_US, 1), NOW_US, "S")
     filled.write(ProjectDescribed("q", NOW_US, "name") if gone == "never counted" else event)
     assert reader.snapshot().failures == {}
     if gone == "expired":
-        filled.write(DayExpired("q", TODAY))
+        filled.write(DayExpired("q", YESTERDAY))
         with redis_server.client() as client:  # what is left of a day that was not listed when it expired
-            client.hset(f"oq:{{q}}:counts:{TODAY}", "1:e", 1)
-            client.expire(f"oq:{{q}}:counts:{TODAY}", 60)
+            client.hset(f"oq:{{q}}:counts:{YESTERDAY}", "1:e", 1)
+            client.expire(f"oq:{{q}}:counts:{YESTERDAY}", 60)
     elif gone == "folded":
-        filled.upkeep.fold("q", TODAY)
+        filled.upkeep.fold("q", YESTERDAY)
     elif gone == "forgotten":
-        place, identity = Place("event", "q", TODAY), identify(event.event_id)
+        place, identity = Place("event", "q", YESTERDAY), identify(event.event_id)
         tracked = Tracked(connect(RedisConfig(url=filled.url)), retention=RETENTION)
         [state] = tracked.find({place: [identity]})[place].states
         assert state is not None

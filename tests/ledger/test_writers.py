@@ -17,7 +17,7 @@ from otel_queue.ledger.store import LedgerStore
 from otel_queue.ledger.writer import BufferedWriter, SyncWriter
 from otel_queue.lifecycle import DayExpired, EventCreated, StatusSet
 from otel_queue.redis_client import connect
-from tests.ledger.ledgers import Ledger, assert_same, day_of, expected, ledger_server, now_us, ulid
+from tests.ledger.ledgers import DAY_US, Ledger, assert_same, day_of, expected, ledger_server, now_us, ulid
 from tests.ledger.oracle import EVENTS
 from tests.servers.process import free_port, wait_until
 from tests.servers.proxy import slow_proxy
@@ -116,7 +116,7 @@ def test_every_outage_is_told_once_and_so_is_its_end(
 def test_whoever_waits_for_the_buffer_does_not_wait_for_its_pauses(
     refusing_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("otel_queue.ledger.writer._FIRST_PAUSE_SECONDS", 3_600.0)
+    monkeypatch.setattr("otel_queue.ledger.writer.FIRST_PAUSE_SECONDS", 3_600.0)
     writer = buffered(refusing_url)
     writer.write(events(0, 1))
     wait_until(lambda: writer.failures["connection"] == 1, what="a write fails")
@@ -169,11 +169,146 @@ def test_a_project_whose_keys_are_not_the_ledgers_holds_up_no_other(
     assert_same(families, expected([*events(0, 10, "broken"), *events(0, 3_000)], now))
 
 
+def test_a_refused_project_costs_the_others_no_pause(
+    redis_server: RedisServer, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it waits for its next try, an hour from now, its new records join it, and those of others are written."""
+    monkeypatch.setattr("otel_queue.ledger.refused.FIRST_PAUSE_SECONDS", 3_600.0)
+    monkeypatch.setattr("otel_queue.ledger.writer.FIRST_PAUSE_SECONDS", 3_600.0)
+    writer = buffered(ledger.url)
+    with redis_server.client() as client:
+        client.set("oq:{broken}:meta", "some text", ex=60)
+        for step in range(5):
+            writer.write([*events(step, step + 1, "broken"), *events(3_000 * step, 3_000 * (step + 1))])
+            wait_until(lambda: len(writer) == step + 1, what="the other project's records are written")  # noqa: B023
+        tries = writer.failures["wrong_type"]
+        assert tries == 2  # the batch that held both, and the project alone
+        assert writer.written.changed + writer.written.unchanged < 15_000 + 3_000
+        client.delete("oq:{broken}:meta")
+    assert writer.close(TIMEOUT_SECONDS)  # who waits does not wait for a refused project's pauses
+    assert writer.failures["wrong_type"] == tries
+    families, now = ledger.read()
+    assert_same(families, expected([*events(0, 5, "broken"), *events(0, 15_000)], now))
+
+
+def test_one_refused_project_among_many_is_found_without_trying_each(
+    redis_server: RedisServer, ledger: Ledger, writer: BufferedWriter
+) -> None:
+    with redis_server.client() as client:
+        client.set("oq:{p300}:meta", "some text", ex=60)
+        told = [record for number in range(500) for record in events(0, 1, f"p{number}")]
+        writer.write(told)
+        wait_until(lambda: len(writer) == 1, what="the other projects' records are written")
+        assert sum(writer.written) == 499
+        # Ten halvings, and what tries the project has had since.
+        assert writer.failures["wrong_type"] < 30
+        client.delete("oq:{p300}:meta")
+    assert writer.flush(TIMEOUT_SECONDS)
+    families, now = ledger.read()
+    assert_same(families, expected(told, now))
+
+
+def test_refused_projects_take_no_room_from_others_and_little_from_one_another(
+    redis_server: RedisServer, ledger: Ledger
+) -> None:
+    writer = buffered(ledger.url, most_records=100)
+    with redis_server.client() as client:
+        for project in ("a", "b"):
+            client.set(f"oq:{{{project}}}:meta", "some text", ex=60)
+        for number in range(10):
+            writer.write(events(30 * number, 30 * (number + 1), "a"))
+            wait_until(lambda: not writer._queue, what="they are set apart")
+        assert (len(writer), writer.dropped) == (100, 200)
+        writer.write(events(0, 20, "b"))
+        wait_until(lambda: not writer._queue, what="they are set apart")
+        assert (len(writer), writer.dropped) == (100, 220)
+        assert writer.write(events(0, 100)) == "queued"
+        wait_until(lambda: len(writer) == 100, what="the others are written")
+        client.delete("oq:{a}:meta", "oq:{b}:meta")
+    assert writer.close(TIMEOUT_SECONDS)
+    assert writer.errors()["dropped"] == 220
+    counts = ledger.families()[EVENTS]
+    assert counts == {("a", "S", "success"): 80.0, ("b", "S", "success"): 20.0, ("p", "S", "success"): 100.0}
+
+
+def test_what_can_be_written_of_a_refused_project_is(
+    redis_server: RedisServer, ledger: Ledger, writer: BufferedWriter
+) -> None:
+    """One broken day: all others' records go in, whatever stands before them."""
+    broken, today = NOW_US - DAY_US, NOW_US
+    bad = [EventCreated("p", ulid(broken, number), broken, "S") for number in range(3_000)]
+    good = [EventCreated("p", ulid(today, number), today, "S") for number in range(6_000)]
+    with redis_server.client() as client:
+        client.set(f"oq:{{p}}:events:{day_of(broken)}", "some text", ex=60)
+        writer.write([*bad, *good])
+        wait_until(lambda: writer.written.changed >= len(good) - 2_048, what="records of the other day are written")
+        wait_until(
+            lambda: client.hvals(f"oq:{{p}}:counts:{day_of(today)}") == [b"6000"], what="all of them are in the ledger"
+        )
+        client.delete(f"oq:{{p}}:events:{day_of(broken)}")
+    assert writer.flush(TIMEOUT_SECONDS)
+    families, now = ledger.read()
+    assert_same(families, expected([*bad, *good], now))
+
+
+def test_in_an_outage_refused_projects_wait_with_the_others(redis_server: RedisServer, ledger: Ledger) -> None:
+    with slow_proxy(redis_server.port) as proxy, redis_server.client() as client:
+        client.set("oq:{broken}:meta", "some text", ex=60)
+        writer = buffered(f"redis://127.0.0.1:{proxy.port}/0", timeout_seconds=0.1)
+        writer.write(events(0, 10, "broken"))
+        wait_until(lambda: writer.failures["wrong_type"] > 1, what="the project is tried again")
+        proxy.blackhole()
+        wait_until(lambda: writer.failures["timeout"], what="a try finds no Redis")
+        writer.write(events(0, 10))
+        client.delete("oq:{broken}:meta")
+        proxy.restore()
+        assert writer.close(TIMEOUT_SECONDS)
+    families, now = ledger.read()
+    assert_same(families, expected([*events(0, 10, "broken"), *events(0, 10)], now))
+
+
+def test_a_refused_project_is_told_once_and_so_is_its_end(
+    redis_server: RedisServer, ledger: Ledger, writer: BufferedWriter, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "otel_queue.ledger.writer")
+    with redis_server.client() as client:
+        client.set("oq:{broken}:meta", "some text", ex=60)
+        writer.write([*events(0, 1, "broken"), *events(0, 1)])
+        wait_until(lambda: writer.failures["wrong_type"] > 3, what="it is tried again")
+        client.delete("oq:{broken}:meta")
+    assert writer.flush(TIMEOUT_SECONDS)
+    assert [(record.levelname, "'broken'" in record.getMessage()) for record in caplog.records] == [
+        ("WARNING", True),
+        ("INFO", True),
+    ]
+
+
+def test_a_thread_that_cannot_be_started_is_tried_again(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer = buffered(ledger.url)
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        assert writer.write(events(0, 1)) == "queued"
+        assert writer.write(events(1, 2)) == "queued"
+    assert writer.errors() == {"out_of_threads": 2}
+    assert [record.getMessage() for record in caplog.records] == [
+        "ledger: cannot write, 1 records are queued: can't start new thread"
+    ]
+    assert writer.close(TIMEOUT_SECONDS)
+    assert ledger.families()[EVENTS] == {("p", "S", "success"): 2.0}
+
+
 def test_a_record_that_is_late_is_written_since_the_ledger_has_answered_for_it(ledger: Ledger) -> None:
     """Delivered again it would be late again: `written` says that there is nothing to be done."""
     writer = SyncWriter(store(ledger.url), buffered(ledger.url))
-    assert writer.write([DayExpired("p", day_of(NOW_US))]) == "written"
-    assert writer.write([EventCreated("p", ulid(NOW_US, 1), NOW_US, "S")]) == "written"
+    yesterday = NOW_US - DAY_US
+    assert writer.write([DayExpired("p", day_of(yesterday))]) == "written"
+    assert writer.write([EventCreated("p", ulid(yesterday, 1), NOW_US, "S")]) == "written"
     [project] = ledger.snapshot().projects
     assert (project.tallies, project.events) == ({"late:event": 1}, {})
 
@@ -312,7 +447,7 @@ def test_a_child_forked_while_its_parent_waits_for_redis_writes_all_the_same() -
         said = run(
             f"""
 write(0, 10)
-while not writer._store._link._lock.locked():
+while not writer._store._link._own.lock.locked():
     time.sleep(0.01)
 child = os.fork()
 if not child:

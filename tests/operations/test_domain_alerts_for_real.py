@@ -65,13 +65,13 @@ class Stage:
     endpoint_is_well: bool = False
 
     def begin(self) -> None:
-        created = now_us() - 2 * HOUR_US
+        created, yesterday = now_us() - 2 * HOUR_US, now_us() - DAY_US
         self.stuck = ulid(created, 1)
         self.ledger.write(
             *(EventCreated(project, new_ulid(), now_us(), "S") for project in ("STUCK", "WIDE", "NEAR", "FAIL")),
             DeliveryCreated("STUCK", self.stuck, created, "E1", "t", "S", status="processing"),
             *(
-                DeliveryCreated(project, new_ulid(), now_us(), f"E{number:02}", "t", "S", status="success")
+                DeliveryCreated(project, ulid(yesterday, number), now_us(), f"E{number:02}", "t", "S", status="success")
                 for project, count in (("WIDE", WIDE), ("NEAR", NEAR))
                 for number in range(count)
             ),
@@ -86,8 +86,8 @@ class Stage:
         self.worker.recorder.event_created(project="P", event_id=new_ulid(), source="S")
 
     def expire(self, project: str) -> None:
-        today = day_of(now_us())
-        done = otel_queue("ledger", "expire", "--redis-url", self.ledger.url, "--project", project, "--through", today)
+        day = day_of(now_us() - DAY_US)
+        done = otel_queue("ledger", "expire", "--redis-url", self.ledger.url, "--project", project, "--through", day)
         assert done.stdout == f"{project}: 1 day expired\n", done.stderr
 
 

@@ -1,5 +1,8 @@
 """The database as the domain lane of the exporter, while there is no ledger."""
 
+import time
+
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from otel_queue.config import Config, DomainConfig, PostgresConfig, QueueConfig, RedisConfig, Secret
@@ -50,6 +53,17 @@ def test_the_domain_families_come_from_the_database(own_gateway: Gateway, redis_
     assert found["otel_queue_snapshot_age_seconds", (("lane", "postgres"),)] >= 0
     lanes = {lane.name: lane.source for lane in exporter.status().lanes}
     assert lanes["postgres"] == "PostgreSQL"
+
+
+def test_the_age_of_the_numbers_does_not_jump_with_the_clock(
+    own_gateway: Gateway, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exporter = pipeline(redis_url, own_gateway.dsn)
+    actual = time.time
+    monkeypatch.setattr(time, "time", lambda: actual() + 3600.0)
+    up, age = (("otel_queue_" + name, (("lane", "postgres"),)) for name in ("up", "snapshot_age_seconds"))
+    wait_until(lambda: scrape(exporter).get(up) == 1, what="the lane has read the database")
+    assert scrape(exporter)[age] < 3600.0
 
 
 def test_a_database_that_is_gone_is_told_and_nothing_is_made_up(redis_url: str) -> None:

@@ -136,6 +136,7 @@ def test_a_witness_is_told_how_far_behind_the_state_is(
             collected = source.collect()
         assert watcher.lag_seconds > 0
         assert {family.time for family in collected.families} == {watcher.time - watcher.lag_seconds}
+        assert collected.age_seconds >= watcher.lag_seconds
     finally:
         replica.execute("SELECT pg_wal_replay_resume()")
 

@@ -28,6 +28,7 @@ from tests.postgres.exporters import (
 )
 from tests.postgres.gateway import DELIVERIES, EVENT_BACKLOG, EVENTS, Gateway, by_name
 from tests.servers.postgres import postgres_server
+from tests.servers.process import wait_until
 
 
 def test_one_exporter_reads_and_all_serve_the_same(gateway: Gateway, exporter: Exporter) -> None:
@@ -55,6 +56,19 @@ def test_a_family_has_the_time_at_which_it_was_read_by_the_clock_of_redis(
     times = {family.time for family in exporter().collect().families}
     assert len(times) == 1
     assert before <= times.pop() <= now()
+
+
+@pytest.mark.parametrize("ahead", [-3600.0, 3600.0])
+def test_how_old_the_oldest_family_is_does_not_depend_on_this_machines_clock(
+    exporter: Exporter, monkeypatch: pytest.MonkeyPatch, ahead: float
+) -> None:
+    one, other = exporter(interval_seconds=600), exporter(no_database(), interval_seconds=600)
+    actual = time.time
+    monkeypatch.setattr(time, "time", lambda: actual() + ahead)
+    first = one.collect().age_seconds
+    assert 0 <= first < 600
+    wait_until(lambda: first < one.collect().age_seconds, what="the age grows")
+    assert first < other.collect().age_seconds < 600
 
 
 def test_it_is_read_anew_once_the_interval_is_over(gateway: Gateway, exporter: Exporter, client: redis.Redis) -> None:

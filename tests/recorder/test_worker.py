@@ -15,6 +15,7 @@ import otel_queue
 from otel_queue.config import Config
 from otel_queue.worker import Worker
 from tests.servers.process import free_port
+from tests.servers.redis import RedisServer
 
 
 class Collector(ThreadingHTTPServer):
@@ -124,6 +125,30 @@ def test_recording_into_an_applications_provider_needs_the_metrics_api_alone() -
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "set()"
+
+
+_ALONE = """
+import sys
+from opentelemetry.sdk.metrics import MeterProvider
+from otel_queue import Recorder, ledger_writer, views
+from otel_queue.config import Config, RedisConfig
+
+writer = ledger_writer(Config(redis=RedisConfig(url=sys.argv[1])), waits=sys.argv[2] == "sync")
+writer._open_until = float("inf")  # as after an outage: one that waits queues
+print(Recorder(MeterProvider(views=views("ledger")), writer=writer).event_created(project="p", event_id="1"))
+"""
+
+
+@pytest.mark.parametrize("kind", ["buffered", "sync"])
+def test_a_writer_without_a_worker_writes_what_is_queued_when_the_program_ends(
+    redis_server: RedisServer, kind: str
+) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", _ALONE, redis_server.url, kind], capture_output=True, text=True, check=True
+    )
+    assert (ran.stdout, ran.stderr) == ("queued\n", "")
+    with redis_server.client() as client:
+        assert client.hvals("oq:{p}:counts:undated") == [b"1"]
 
 
 def test_the_packages_public_names_are_all_there() -> None:

@@ -14,7 +14,7 @@ from otel_queue.redis_client import connect
 from otel_queue.seeding.pace import Pace, StoppedError
 from otel_queue.seeding.progress import Progress
 from otel_queue.seeding.seed import Seed
-from tests.ledger.ledgers import Ledger, now_us, ulid
+from tests.ledger.ledgers import Ledger, ledger_server, now_us, ulid
 from tests.postgres.gateway import Gateway
 from tests.seeding.seeds import assert_agree, rows_of
 
@@ -51,6 +51,25 @@ def test_a_ledger_above_its_memory_limit_is_waited_for(gateway: Gateway, ledger:
         counts.close()
     assert 1.0 in waiting.pauses
     assert_agree(ledger, gateway)
+
+
+def test_a_replica_that_is_gone_is_waited_for(gateway: Gateway) -> None:
+    """Two projects in a batch: a refusal is of neither, so that no row is left out for it."""
+    for number, project in enumerate(("P", "Q")):
+        gateway.delivery(ulid(now_us(), number), "gone", "Success", project=project)
+    with ledger_server() as server, server.client() as client:
+        ledger = Ledger(server.url)
+        client.config_set("min-replicas-to-write", 1)
+        waiting = Waiting(lambda: client.config_set("min-replicas-to-write", 0))
+        with (
+            closing(LedgerStore(connect(RedisConfig(url=server.url)))) as store,
+            closing(CountsStore(connect(RedisConfig(url=server.url)))) as counts,
+        ):
+            pace = Pace(0.0, waiting, patience_seconds=(1.0, 2.0))
+            assert Seed(rows_of(gateway), store, counts, pace=pace, progress=Progress(0)).run().is_complete
+        assert 1.0 in waiting.pauses
+        assert_agree(ledger, gateway)
+        ledger.close()
 
 
 def test_patience_ends_with_the_error() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from otel_queue.lifecycle import StatusSet
-from tests.ledger.ledgers import DAY_US, Ledger, ulid
+from tests.ledger.ledgers import DAY_US, Ledger, now_us, ulid
 from tests.postgres.gateway import Gateway
 from tests.seeding.reconciles import reconcile, repaired
 from tests.seeding.scene import (
@@ -143,6 +143,10 @@ def project_is_renamed(scene: Scene) -> None:
     scene.sql("UPDATE convoy.projects SET name = %s WHERE id = 'P'", "Neu\t")
 
 
+def names_are_kept_with_a_time_to_come(scene: Scene) -> None:
+    scene.client.hset("oq:{P}:meta", mapping={"described_at": now_us() + 365 * DAY_US, "project_name": "Old"})
+
+
 def old_counts_are_off(scene: Scene) -> None:
     counts = scene.key("counts", OLD_DAY)
     scene.client.hincrby(counts, scene.client.hkeys(counts)[0], 3)
@@ -177,6 +181,7 @@ DAMAGE: list[tuple[Callable[[Scene], None], dict[str, int]]] = [
     (counts_are_lost, {"counts": 3}),
     (project_is_not_registered, {"project missing": 1}),
     (project_is_renamed, {"project names": 1}),
+    (names_are_kept_with_a_time_to_come, {"project names": 1}),
     (old_counts_are_off, {"old day": 1}),
     (old_rows_changed, {"old day": 1}),
     (old_rows_are_gone, {"old day": 1}),

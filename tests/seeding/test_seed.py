@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from otel_queue.cli import FINE, main
+from otel_queue.errors import WriteError
 from otel_queue.ledger.batches import Retention
 from otel_queue.ledger.store import Written
 from otel_queue.lifecycle import AttemptMade, DeliveryCreated, EventCreated, StatusSet
@@ -261,6 +262,19 @@ def test_a_project_whose_keys_are_broken_does_not_keep_others_out(
     assert all("'Q'" in reason for reason in seeded.unmergeable)
     assert seed(gateway, ledger.url).is_complete
     assert_agree(ledger, gateway)
+
+
+def test_a_list_of_projects_that_is_none_ends_the_seed(
+    gateway: Gateway, ledger: Ledger, redis_server: RedisServer
+) -> None:
+    """It is no fault of the rows, which would all be called unmergeable."""
+    old_rows(gateway, 1, 2)
+    with redis_server.client() as client, seeds(gateway, ledger.url) as opened:
+        client.set("oq:projects", "some text", ex=60)
+        with pytest.raises(WriteError, match="oq:projects: WRONGTYPE"):
+            opened.run()
+        client.delete("oq:projects")
+        assert not opened.seeded.unmergeable
 
 
 def test_attempts_count_from_the_ledgers_birth_and_once(gateway: Gateway, ledger: Ledger) -> None:

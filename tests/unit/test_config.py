@@ -12,7 +12,7 @@ from otel_queue.config import (
     otlp_wanted,
     parse_listen,
 )
-from otel_queue.config.settings import SECTIONS, all_settings
+from otel_queue.config.settings import MOST_SECONDS, SECTIONS, all_settings
 from otel_queue.errors import ConfigError
 
 
@@ -79,6 +79,26 @@ def test_all_faults_are_reported_together(tmp_path: Path) -> None:
         "OTLP protocol 'http/json' is not supported",
     ):
         assert part in said
+
+
+def test_every_setting_in_seconds_has_a_most_that_timers_can_count() -> None:
+    times = [item.path for item in all_settings() if "float" in str(item.field.type)]
+    said = faults(arguments=dict.fromkeys(times, "1e10")).splitlines()
+    assert [fault.partition(" ")[0] for fault in said] == times
+    assert all(fault.endswith(f"must be at most {MOST_SECONDS}, not 1e10") for fault in said)
+    assert load(arguments={"queue.timeout_seconds": str(MOST_SECONDS)}).queue.timeout_seconds == MOST_SECONDS
+    for number, limit in (("inf", f"at most {MOST_SECONDS}"), ("nan", "at least 0.01"), ("-inf", "at least 0.01")):
+        assert f"must be {limit}, not {number}" in faults(arguments={"queue.timeout_seconds": number})
+
+
+def test_series_that_would_disappear_before_they_are_read_again_are_a_fault() -> None:
+    rare = {"queue.min_interval_seconds": "60"}
+    assert "must be less than queue.max_staleness_seconds, which is 30, not 60" in faults(arguments=rare)
+    patient = rare | {"queue.max_staleness_seconds": "61"}
+    assert load(arguments=patient).queue.min_interval_seconds == 60.0
+    said = faults(arguments=patient, OTEL_QUEUE_DOMAIN_SOURCE="ledger")
+    assert "must be less than ledger.max_staleness_seconds, which is 60, not 60" in said
+    assert load(arguments=patient, OTEL_QUEUE_DOMAIN_SOURCE="ledger", OTEL_QUEUE_LEDGER_MAX_STALENESS_SECONDS="61")
 
 
 def test_a_file_that_is_not_there_or_not_toml_is_a_fault(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -29,6 +31,16 @@ class Source:
 
 def lane(source: Source, min_interval: float = 0.0, max_staleness: float = LONG) -> Lane:
     return Lane("queue", source, min_interval_seconds=min_interval, max_staleness_seconds=max_staleness)
+
+
+@contextmanager
+def no_more_threads() -> Iterator[None]:
+    """As under a limit on them: none can be started."""
+    before = threading.stack_size(1 << 62)  # more than there are addresses
+    try:
+        yield
+    finally:
+        threading.stack_size(before)
 
 
 def test_readers_of_one_moment_share_one_collection() -> None:
@@ -86,6 +98,22 @@ def test_after_a_failure_the_lane_recovers_by_itself() -> None:
     lame.refresh(LONG)
     assert lame.state().up is True
     assert lame.families()
+
+
+def test_a_collection_that_finds_no_thread_has_failed_and_the_next_one_recovers() -> None:
+    source = Source()
+    starved = lane(source)
+    starved.refresh(LONG)
+    with no_more_threads():
+        for _ in range(2):
+            starved.refresh(LONG)
+        state = starved.state()
+    assert (state.up, state.errors["out_of_threads"], source.asked) == (False, 2, 1)
+    assert "can't start new thread; raise the limit on threads" in (state.last_error or "")
+    assert starved.families() == {FAMILY.name: FAMILY}
+    starved.refresh(LONG)
+    assert starved.state().up is True
+    assert source.asked == 2
 
 
 def test_an_unexpected_exception_ends_nothing_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -6,6 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from otel_queue.config import Config, QueueConfig, RedisConfig
 from otel_queue.pipeline import Pipeline
 from tests.asynq_writer import AsynqWriter
+from tests.servers.process import wait_until
 
 NOWHERE = "redis://127.0.0.1:1/0"
 
@@ -42,6 +43,15 @@ def test_a_queue_that_is_removed_disappears_from_the_next_scrape(redis_url: str)
     scrape(exporter)
     writer.redis.flushall()
     assert not [name for name, _ in scrape(exporter) if name == "asynq_queue_size"]
+
+
+def test_while_lanes_share_what_they_read_for_long_a_scrape_still_tells_its_age(redis_url: str) -> None:
+    AsynqWriter(redis_url).pending("default", count=2, age_seconds=5)
+    exporter = pipeline(redis_url, min_interval_seconds=600.0, max_staleness_seconds=900.0)
+    age = ("otel_queue_snapshot_age_seconds", (("lane", "queue"),))
+    first = scrape(exporter)[age]
+    wait_until(lambda: scrape(exporter)[age] > first, within=10.0, what="the age grows")
+    assert scrape(exporter)["asynq_queue_size", (("queue", "default"),)] == 2
 
 
 def test_without_redis_the_page_says_down_and_counts_why_and_shows_no_zero() -> None:

@@ -63,8 +63,11 @@ func (o Options) calls(records []record) []call {
 			add(group{recordAttempts, of.Project, id.day}, id.stored, id.hash, attemptField(of))
 		case ProjectDescribed:
 			keys := []string{o.prefix(of.Project) + ":meta"}
-			names := []any{of.At.UnixMicro(), clean(of.ProjectName), clean(of.OrganisationID), clean(of.OrganisationName)}
-			made = append(made, call{describeProject, of.Project, keys, names})
+			args := []any{
+				of.At.UnixMicro(), clean(of.ProjectName), clean(of.OrganisationID), clean(of.OrganisationName),
+				o.Retention.MaxSkew.Microseconds(),
+			}
+			made = append(made, call{describeProject, of.Project, keys, args})
 		case DayExpired:
 			made = append(made, o.expiring(of))
 		}

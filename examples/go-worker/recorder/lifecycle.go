@@ -105,7 +105,8 @@ func (r *Recorder) ProjectDescribed(of ProjectDescribed) {
 	r.take(of)
 }
 
-// DayExpired records that days of a project are gone. What arrives for them later is counted as late.
+// DayExpired records that days of a project are gone. What arrives for them later is counted as late. A day that is not
+// over by Redis's clock is counted in Stats.Clamped, and nothing else.
 func (r *Recorder) DayExpired(of DayExpired) {
 	r.take(of)
 }

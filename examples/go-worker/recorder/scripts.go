@@ -19,7 +19,7 @@ var (
 	recordDeliveries = load("prelude", "record_deliveries")
 	recordAttempts   = load("prelude", "record_attempts")
 	describeProject  = load("describe_project")
-	expireDay        = load("expire_day")
+	expireDay        = load("closing", "expire_day")
 )
 
 func load(names ...string) *script {

@@ -8,7 +8,7 @@ import (
 )
 
 // Written is what became of records: they changed something, were known already, or came too late. Clamped of them
-// were ahead of Redis's clock by more than MaxSkew.
+// were ahead of Redis's clock by more than MaxSkew, or expire a day that is not over by it.
 type Written struct{ Changed, Unchanged, Late, Clamped int64 }
 
 // write writes all records in one round trip, and one more when Redis has lost its scripts. After an error any of

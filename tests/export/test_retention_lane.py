@@ -1,0 +1,94 @@
+"""The lane in which `serve` takes old days out of the counts."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from otel_queue.config.settings import Config, DomainConfig, LedgerConfig, RedisConfig
+from otel_queue.configured_lanes import slow_lanes
+from otel_queue.errors import ReadError
+from otel_queue.lane import Lane
+from otel_queue.ledger.upkeep import close_each
+from otel_queue.lifecycle import EventCreated
+from tests.ledger.ledgers import DAY_US, Ledger, day_of, now_us, ulid
+from tests.servers.redis import RedisServer, redis_server
+
+WAIT_SECONDS = 30.0
+RETENTION_DAYS = 5
+NOW_US = now_us()
+TODAY = day_of(NOW_US)
+OLD, LAST_GONE = (day_of(NOW_US - days * DAY_US) for days in (10, RETENTION_DAYS))
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    with redis_server() as running:
+        yield running
+
+
+@pytest.fixture
+def ledger(server: RedisServer) -> Iterator[Ledger]:
+    """Three projects with an event of today and an old one."""
+    opened = Ledger(server.url)
+    for project in "abc":
+        opened.write(*(EventCreated(project, ulid(at, 1), at) for at in (NOW_US, NOW_US - 10 * DAY_US)))
+    yield opened
+    opened.close()
+
+
+def retention(url: str) -> Lane:
+    config = Config(
+        redis=RedisConfig(url=url),
+        domain=DomainConfig(source="ledger"),
+        ledger=LedgerConfig(retention_days=RETENTION_DAYS),
+    )
+    [lane] = [lane for lane in slow_lanes(config) if lane.name == "retention"]
+    return lane
+
+
+def test_old_days_are_taken_out(ledger: Ledger) -> None:
+    lane = retention(ledger.url)
+    lane.refresh(WAIT_SECONDS)
+    assert lane.state().up
+    assert [list(ledger.upkeep.days(project)) for project in "abc"] == [[TODAY]] * 3
+
+
+@pytest.mark.parametrize("days", [-40, 4, 40])
+def test_an_exporter_whose_clock_is_off_takes_no_other_day_out(
+    ledger: Ledger, server: RedisServer, monkeypatch: pytest.MonkeyPatch, days: int
+) -> None:
+    truly = time.time
+    monkeypatch.setattr(time, "time", lambda: truly() + days * 86_400)
+    monkeypatch.setattr(time, "time_ns", lambda: int(time.time() * 1e9))
+    retention(ledger.url).refresh(WAIT_SECONDS)
+    with server.client() as client:
+        assert client.hget("oq:{a}:meta", "expired") == LAST_GONE.encode()
+    assert list(ledger.upkeep.days("a")) == [TODAY]
+
+
+def test_a_project_that_is_refused_is_named_and_the_others_go_on(ledger: Ledger, server: RedisServer) -> None:
+    with server.client() as client:
+        client.delete("oq:{b}:days")
+        client.set("oq:{b}:days", "text")
+    lane = retention(ledger.url)
+    lane.refresh(WAIT_SECONDS)
+    assert [list(ledger.upkeep.days(project)) for project in "ac"] == [[TODAY]] * 2
+    state = lane.state()
+    assert (state.up, state.errors) == (False, {"wrong_type": 1})
+    assert state.last_error is not None
+    assert state.last_error.startswith(f"days up to {LAST_GONE} stay in 1 of 3 projects: b: WRONGTYPE")
+
+
+def test_where_redis_goes_away_in_the_middle_the_rest_is_not_tried(ledger: Ledger, server: RedisServer) -> None:
+    tried: list[str] = []
+
+    def close(project: str) -> int:
+        tried.append(project)
+        if project == "b":
+            server.process.stop()
+        return ledger.upkeep.expire(project, LAST_GONE)
+
+    with pytest.raises(ReadError) as raised:
+        list(close_each("abc", close))
+    assert (raised.value.reason, tried) == ("connection", ["a", "b"])
