@@ -11,13 +11,13 @@ from otel_queue.ledger.identity import day_of, identify
 from otel_queue.postgres.rows import DeliveryCount, DeliveryRow, EventCount, Rows
 from otel_queue.seeding.window import Window
 
-# As the gateway writes it; in another case it is counted, and not known one by one.
+# As the gateway writes it, and as the index of the rows that are read one by one has it.
 _PROCESSING: Final = "Processing"
 
 
 @dataclass(slots=True)
 class OldDays:
-    """Counts by project and day. `unmergeable` are rows whose status is not known, by that status."""
+    """Counts by project and day. `unmergeable` are rows whose status is not known or not as it is written, by that."""
 
     days: dict[str, dict[str, DayCounts]] = field(default_factory=dict)
     deliveries: int = 0
@@ -56,6 +56,12 @@ def _add_deliveries(found: OldDays, count: DeliveryCount) -> int:
         return count.total
     if count.status == _PROCESSING:
         return 0
+    if rank == rank_of(_PROCESSING):
+        # Counted and not in the index, it would be taken for a day that lost a part.
+        found.unmergeable[f"status {count.status!r} of an old delivery, which the gateway writes {_PROCESSING!r}"] += (
+            count.total
+        )
+        return count.total
     group = delivery_group(count.endpoint, count.event_type, count.source)
     found.of(count.project, count.day).counts[group, str(rank)] += count.total
     found.deliveries += count.total

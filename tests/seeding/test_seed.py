@@ -249,6 +249,22 @@ def test_a_status_that_is_not_known_is_named_and_others_go_on(gateway: Gateway, 
     assert sum(statuses(ledger).values()) == 2
 
 
+def test_an_old_status_that_the_gateway_writes_otherwise_is_named_where_each_row_would_have_to_be_known(
+    gateway: Gateway, ledger: Ledger
+) -> None:
+    """Counted without its place in the index, the day would be one that lost a part."""
+    old_rows(gateway, 40, 50)
+    gateway.execute("UPDATE convoy.event_deliveries SET status = upper(status)")
+    gateway.execute(
+        "UPDATE convoy.event_deliveries SET status = 'PROCESSING' WHERE created_at < now() - interval '45 days'"
+    )
+    seeded = seed(gateway, ledger.url)
+    [(reason, count)] = seeded.unmergeable.items()
+    assert (count, "'PROCESSING'" in reason, "'Processing'" in reason) == (1, True, True)
+    assert sum(statuses(ledger).values()) == 1
+    assert not ledger.snapshot().failures
+
+
 def test_a_project_whose_keys_are_broken_does_not_keep_others_out(
     gateway: Gateway, ledger: Ledger, redis_server: RedisServer
 ) -> None:
