@@ -39,17 +39,18 @@ def test_a_number_out_of_bounds_is_a_fault_of_usage(
     assert expected in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["catalog", "catalog --json"])
+@pytest.mark.parametrize("command", ["catalog", "check --redis-url redis://127.0.0.1:1"])
 @pytest.mark.parametrize(("stdout", "reason"), [(">/dev/full", "No space left on device"), (">&-", "stdout is closed")])
 def test_an_output_that_cannot_be_written_is_told(command: str, stdout: str, reason: str) -> None:
-    shell = f'exec "$0" -m otel_queue {command} {stdout}'
+    shell = f'unset PYTHONUNBUFFERED; exec "$0" -m otel_queue {command} {stdout}'
     ran = subprocess.run(["sh", "-c", shell, sys.executable], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stderr) == (UNREACHABLE, f"otel-queue: the output cannot be written: {reason}\n")
 
 
 @pytest.mark.parametrize("variable", ["OTEL_METRICS_EXEMPLAR_FILTER", "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT"])
 def test_a_variable_that_opentelemetry_refuses_is_told(variable: str) -> None:
-    ran = subprocess.run(["env", f"{variable}=x", *SERVE], capture_output=True, text=True, check=False, timeout=60)
+    command = ["env", f"{variable}=x", "OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:1", *SERVE]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert ran.returncode == USAGE
     assert variable in ran.stderr
     assert "Traceback" not in ran.stderr
