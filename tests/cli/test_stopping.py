@@ -37,6 +37,14 @@ for number in (signal.SIGHUP, signal.SIGTERM):
 """
 
 
+@pytest.fixture(autouse=True)
+def not_under_nohup() -> Iterator[None]:
+    """What these tests start inherits what is ignored, and the tests may be run by nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def lines_of(process: subprocess.Popen[str]) -> IO[str]:
     assert process.stdout is not None
     return process.stdout

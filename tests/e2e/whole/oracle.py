@@ -270,7 +270,9 @@ class Oracle:
             },
             ("Series folded into other", "{{metric}}"): {labelled(metric=name): 0.0 for name in DOMAIN},
             ("Records not taken as they came", "{{record}} late"): dict.fromkeys(records, 0.0),
-            ("Records not taken as they came", "{{record}} ahead of Redis"): dict.fromkeys(records, 0.0),
+            ("Records not taken as they came", "{{record}} ahead of Redis"): dict.fromkeys(
+                [*records, labelled(record="project"), labelled(record="day")], 0.0
+            ),
         }  # fmt: skip
 
     def _migration(self) -> dict[Question, Answer]:
