@@ -2,7 +2,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from otel_queue.ledger.writer import BufferedWriter
 from tests.ledger.ledgers import Ledger, assert_every_key_has_a_life
+from tests.ledger.writers import TIMEOUT_SECONDS, buffered
 from tests.servers.redis import RedisServer
 from tests.servers.redis_cluster import Cluster, redis_cluster
 
@@ -39,3 +41,10 @@ def cluster(module_cluster: Cluster) -> Cluster:
         with node.client() as client:
             client.flushall()
     return module_cluster
+
+
+@pytest.fixture
+def writer(redis_server: RedisServer) -> Iterator[BufferedWriter]:
+    opened = buffered(redis_server.url)
+    yield opened
+    opened.close(TIMEOUT_SECONDS)
