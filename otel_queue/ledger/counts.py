@@ -9,6 +9,7 @@ from otel_queue.errors import WriteError
 from otel_queue.ledger.batches import Retention
 from otel_queue.ledger.exchange import Exchange, accepted, call_of
 from otel_queue.ledger.keys import SETTLED, Keys, ProjectKeys
+from otel_queue.ledger.states import in_processing
 from otel_queue.redis_client import RedisLink, array, counter, integer, request, scored, taking_apart, text, time_us
 
 EVENTS: Final = "e"
@@ -137,7 +138,7 @@ class CountsStore:
         fields: Counter[str] = Counter()
         for (group, kind), count in wanted.counts.items():
             fields[f"{numbers[group]}:{kind}"] += count
-        members = [_member(numbers[group], created_us, id_) for group, created_us, id_ in wanted.processing]
+        members = [in_processing(numbers[group], created_us, id_) for group, created_us, id_ in wanted.processing]
         pairs = [word for name, count in sorted(fields.items()) for word in (name, count)]
         score = f"{look.scores[day]:.17g}" if day in look.scores else ""
         keys = (of.meta, of.days, of.counts(day), of.processing(day))
@@ -156,8 +157,3 @@ def _arrange(days: Mapping[str, DayCounts], look: _Look, through: str) -> tuple[
         else:
             wanted[day] = counts
     return wanted, left_out
-
-
-def _member(number: int, created_us: int, id_: bytes) -> bytes:
-    """A delivery in the index of those in processing: number (4 bytes), creation time (7 bytes), stored id."""
-    return number.to_bytes(4, "big") + created_us.to_bytes(7, "big") + id_

@@ -25,12 +25,12 @@ for index = 6, #ARGV, 3 do
     forgotten = forgotten + 1
     redis.call('HSET', node, id, '')
     if ARGV[5] == 'event' then
-      take(KEYS[4], struct.unpack('>I4', seen) .. ':e')
+      take(KEYS[4], decode_event(seen, origin_of(id)) .. ':e')
     else
-      local status, _, _, created, number = struct.unpack('>BI7BI7I4', seen)
-      take(KEYS[4], number .. ':' .. status)
-      if status == PROCESSING then
-        redis.call('ZREM', KEYS[5], struct.pack('>I4I7', number, created) .. id)
+      local held = decode_head(seen, origin_of(id))
+      take(KEYS[4], held.number .. ':' .. held.status)
+      if held.status == PROCESSING then
+        redis.call('ZREM', KEYS[5], struct.pack('>I4I7', held.number, held.created) .. id)
       end
     end
   end

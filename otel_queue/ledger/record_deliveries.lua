@@ -1,9 +1,10 @@
 -- Merges records of deliveries of one project and one day into the ledger.
 --
--- A delivery holds a status register (the latest time wins, then the higher rank) and labels with a creation time,
--- merged apart: what a created record says beats the rest, then the earliest record, then the smaller value. Any
--- order and any repetition of the same records ends in the same state. Counts move with the delivery; nothing is
--- subtracted for a delivery that is not held.
+-- A delivery holds a status register and labels with a creation time, merged apart. A status that was set beats the one
+-- that a created record tells, whatever the clocks say; of two of a kind the later wins, then the higher rank. Labels:
+-- what a created record says beats the rest, then the earliest record, then the smaller value. Any order and any
+-- repetition of the same records ends in the same state, as long as no time was set back. Counts move with the delivery;
+-- nothing is subtracted for a delivery that is not held.
 --
 -- KEYS[1], KEYS[2], ARGV[1] to ARGV[4] as in prelude.lua; a group is endpoint, event type and source
 -- KEYS[3] ZSET  days with counts, by the sequence number of their last change; permanent
@@ -17,7 +18,11 @@
 -- Returns {changed, unchanged, late, clamped}. A retry changes nothing and counts as unchanged.
 
 local PROCESSING = 2
-local STATE = '>BI7BI7I4I7'
+-- Bits of the byte behind the head, where there is one: labels of mixed origin, each one's kind and time; then the
+-- latest status whose time was set back, as it was told: its time, its rank, and 8 if it was set and not created.
+local MIXED, AHEAD = 1, 2
+-- A time that is told is kept in seven bytes.
+local FARTHEST = 2 ^ 55
 
 local records = (#ARGV - 4) / 10
 if is_late() then return refuse('delivery', records) end
@@ -34,47 +39,68 @@ local function triple_of(number)
 end
 
 -- Whether what a record says of a field replaces what is held.
-local function is_better(class, at, value, held)
+local function is_better(kind, at, value, held)
   if held.value == '' then return true end
-  if class ~= held.class then return class > held.class end
+  if kind ~= held.kind then return kind > held.kind end
   if at ~= held.at then return at < held.at end
   return value < held.value
 end
 
--- A state is status, its time, flags, creation time, group number and the time of the labels; where the labels come
--- from records of different kind or time, each one's kind and time follow. Flags: kind of the creation time (2
--- bits), kind of the labels (1 bit), 8 for labels of mixed origin.
-local function decode(state)
-  local status, status_at, flags, created, number, at, position = struct.unpack(STATE, state)
-  local held = {status = status, status_at = status_at, created = created, number = number, created_class = flags % 4}
-  local values = triple_of(number)
+local function decode(state, origin)
+  local held, position = decode_head(state, origin)
+  local values, more = triple_of(held.number), 0
+  if held.has_more then more, position = state:byte(position), position + 1 end
   for index = 1, 3 do
-    local class, field_at = math.floor(flags / 4) % 2, at
-    if flags >= 8 then class, field_at, position = struct.unpack('>BI7', state, position) end
-    held[index] = {class = class, at = field_at, value = values[index]}
+    local kind, at = held.labels_kind, held.labels_at
+    if more % 2 == MIXED then kind, at, position = struct.unpack('>BI7', state, position) end
+    held[index] = {kind = kind, at = at, value = values[index]}
   end
+  if more >= AHEAD then held.ahead_at, held.ahead_rank = struct.unpack('>I7B', state, position) end
   return held
 end
 
-local function encode(held)
-  local origin, mixed
+local function encode(held, origin)
+  local first, is_mixed
   for index = 1, 3 do
     local field = held[index]
     if field.value ~= '' then
-      origin = origin or field
-      mixed = mixed or field.class ~= origin.class or field.at ~= origin.at
+      first = first or field
+      is_mixed = is_mixed or field.kind ~= first.kind or field.at ~= first.at
     end
   end
-  origin = origin or {class = 0, at = 0}
-  local flags = held.created_class + 4 * origin.class + (mixed and 8 or 0)
-  local state = struct.pack(STATE, held.status, held.status_at, flags, held.created, held.number, origin.at)
-  if mixed then
-    for index = 1, 3 do
-      local field = held[index].value ~= '' and held[index] or {class = 0, at = 0}
-      state = state .. struct.pack('>BI7', field.class, field.at)
+  -- Where no label is told, their time is that of the status, which takes no room of its own.
+  first = first or {kind = 0, at = held.status_at}
+  held.labels_kind, held.labels_at = first.kind, first.at
+  held.has_more = is_mixed or held.ahead_at
+  local state = encode_head(held, origin)
+  if not held.has_more then return state end
+  state = state .. string.char((is_mixed and MIXED or 0) + (held.ahead_at and AHEAD or 0))
+  for index = 1, is_mixed and 3 or 0 do
+    local field = held[index].value ~= '' and held[index] or {kind = 0, at = 0}
+    state = state .. struct.pack('>BI7', field.kind, field.at)
+  end
+  return held.ahead_at and state .. struct.pack('>I7B', held.ahead_at, held.ahead_rank) or state
+end
+
+-- Whether a status that is told for `told_at`, which was set back, is later than all that were set back before it. One
+-- that is not is an old one that comes again: with Redis's now for its time it would beat what truly came after it.
+local function is_new_ahead(held, told_at, rank)
+  if held.ahead_at then
+    local was_set, is_set = held.ahead_rank >= 8, rank >= 8
+    if was_set ~= is_set then
+      if was_set then return false end
+    elseif told_at < held.ahead_at or (told_at == held.ahead_at and rank <= held.ahead_rank) then
+      return false
     end
   end
-  return state
+  held.ahead_at, held.ahead_rank = told_at, rank
+  return true
+end
+
+local function is_later(is_set, at, status, held)
+  if held.status == 0 then return true end
+  if is_set ~= held.is_set then return is_set end
+  return at > held.status_at or (at == held.status_at and status > held.status)
 end
 
 local function in_processing(held, id)
@@ -83,42 +109,45 @@ end
 
 for record = 1, records do
   local from = 5 + (record - 1) * 10
-  local id, status, at = ARGV[from], tonumber(ARGV[from + 2]), clamp(tonumber(ARGV[from + 3]))
-  local class = tonumber(ARGV[from + 4])
-  local created, created_class = tonumber(ARGV[from + 5]), tonumber(ARGV[from + 6])
+  local id, status, told_at = ARGV[from], tonumber(ARGV[from + 2]), tonumber(ARGV[from + 3])
+  local at, was_ahead = clamp(told_at)
+  local kind = tonumber(ARGV[from + 4])
+  local is_set, origin = kind == 0, origin_of(id)
+  local created, created_kind = tonumber(ARGV[from + 5]), tonumber(ARGV[from + 6])
   local node, state = locate(KEYS[6], id, tonumber(ARGV[from + 1]))
   -- A forgotten id still has its place, and nothing is held there.
-  local held = state and state ~= '' and decode(state)
+  local held = state and state ~= '' and decode(state, origin)
   local counted, indexed
   if held then
     counted = held.number .. ':' .. held.status
     indexed = held.status == PROCESSING and in_processing(held, id)
   else
-    local untold = {class = 0, at = 0, value = ''}
-    held = {untold, untold, untold, status = 0, status_at = 0, created = 0, created_class = 0, number = 0}
+    local untold = {kind = 0, at = 0, value = ''}
+    held = {untold, untold, untold, status = 0, status_at = 0, created = 0, created_kind = 0, number = 0}
   end
 
-  if at > held.status_at or (at == held.status_at and status > held.status) then
-    held.status, held.status_at = status, at
+  local is_new = not was_ahead or is_new_ahead(held, math.min(told_at, FARTHEST), status + (is_set and 8 or 0))
+  if is_new and is_later(is_set, at, status, held) then
+    held.status, held.status_at, held.is_set = status, at, is_set
   end
 
-  if created_class > held.created_class or (created_class == held.created_class and created < held.created) then
-    held.created, held.created_class = created, created_class
+  if created_kind > held.created_kind or (created_kind == held.created_kind and created < held.created) then
+    held.created, held.created_kind = created, created_kind
   end
 
   local relabelled = not counted
   for index = 1, 3 do
     local value = ARGV[from + 6 + index]
-    if value ~= '' and is_better(class, at, value, held[index]) then
+    if value ~= '' and is_better(kind, at, value, held[index]) then
       relabelled = relabelled or value ~= held[index].value
-      held[index] = {class = class, at = at, value = value}
+      held[index] = {kind = kind, at = at, value = value}
     end
   end
   if relabelled then
     held.number = number_of(held[1].value .. '\0' .. held[2].value .. '\0' .. held[3].value)
   end
 
-  local merged = encode(held)
+  local merged = encode(held, origin)
   if merged == state then
     unchanged = unchanged + 1
   else

@@ -1,17 +1,11 @@
-"""What the state of a tracked id says; the bytes are those of record_deliveries.lua and record_events.lua."""
+"""What the state of a tracked id says; the bytes are those of prelude.lua."""
 
 import struct
 from typing import Final, NamedTuple
 
 from otel_queue.errors import ReadError
+from otel_queue.ledger.identity import UNDATED
 
-_DELIVERY: Final = struct.Struct(">B7sB7sI7s")
-_LABEL: Final = struct.Struct(">B7s")
-_EVENT: Final = struct.Struct(">I7s")
-_LABELS: Final = 3
-
-_KIND: Final = 3
-_MIXED: Final = 8
 TOLD_BY_CREATED: Final = 3
 """The kind of a creation time that a created record told."""
 
@@ -19,11 +13,13 @@ TOLD_BY_CREATED: Final = 3
 class DeliveryState(NamedTuple):
     """A delivery: its status by rank, times in Unix microseconds, the number of its labels.
 
-    `created_kind` says where the creation time is from (3 a created record, 2 another, 1 the id), `labels_us` is the
-    earliest time of a record whose labels stand, 0 if there is none.
+    `is_set` says that the status was set, and is not the one that a created record told. `created_kind` says where the
+    creation time is from (3 a created record, 2 another, 1 the id). `labels_us` is the time of the first label that was
+    told, or of the status where none was.
     """
 
     rank: int
+    is_set: bool
     status_us: int
     created_us: int
     created_kind: int
@@ -38,30 +34,55 @@ class EventState(NamedTuple):
     time_us: int
 
 
-def delivery_state(state: bytes) -> DeliveryState:
-    """A tracked delivery's state; raises ReadError with reason `bad_value` for what is none."""
-    try:
-        return _delivery_state(state)
-    except struct.error as error:
-        raise ReadError("bad_value", f"{state[:60]!r} is no delivery's state") from error
-
-
-def _delivery_state(state: bytes) -> DeliveryState:
-    rank, status_at, flags, created, group, at = _DELIVERY.unpack_from(state)
-    labels_us = int.from_bytes(at, "big")
-    if flags & _MIXED:
-        own = (_LABEL.unpack_from(state, _DELIVERY.size + index * _LABEL.size)[1] for index in range(_LABELS))
-        # A label that nobody told has time 0.
-        labels_us = min((moment for told in own if (moment := int.from_bytes(told, "big"))), default=0)
+def delivery_state(day: str, stored: bytes, state: bytes) -> DeliveryState:
+    """The state of an id that is kept under a day; raises ReadError with reason `bad_value` for what is none."""
+    if len(state) < 2:
+        raise _bad(state, "delivery")
+    first, widths = state[0], state[1]
+    far, near = (widths & 7) + 1, (widths >> 3 & 7) + 1
+    status_us, labels_us, created_us, group = _numbers(state, 2, "delivery", far, far, near, (widths >> 6) + 1)
+    origin = _origin_us(day, stored)
+    if not 0 <= origin + created_us < 1 << 56:
+        raise _bad(state, "delivery")
     return DeliveryState(
-        rank, int.from_bytes(status_at, "big"), int.from_bytes(created, "big"), flags & _KIND, group, labels_us
+        rank=first & 7,
+        is_set=bool(first & 64),
+        status_us=origin + status_us,
+        created_us=origin + created_us,
+        created_kind=first >> 3 & 3,
+        group=group,
+        labels_us=origin + labels_us,
     )
 
 
-def event_state(state: bytes) -> EventState:
-    """A tracked event's state; raises ReadError with reason `bad_value` for what is none."""
-    try:
-        group, at = _EVENT.unpack(state)
-    except struct.error as error:
-        raise ReadError("bad_value", f"{state[:60]!r} is no event's state") from error
-    return EventState(group, int.from_bytes(at, "big"))
+def event_state(day: str, stored: bytes, state: bytes) -> EventState:
+    """The state of an id that is kept under a day; raises ReadError with reason `bad_value` for what is none."""
+    if not state:
+        raise _bad(state, "event")
+    time_us, group = _numbers(state, 1, "event", (state[0] & 7) + 1, (state[0] >> 3) + 1)
+    return EventState(group, _origin_us(day, stored) + time_us)
+
+
+def _numbers(state: bytes, position: int, what: str, *widths: int) -> list[int]:
+    """Numbers of so many bytes from a position on: signed offsets, and behind them a group."""
+    if len(state) < position + sum(widths):
+        raise _bad(state, what)
+    found: list[int] = []
+    for number, width in enumerate(widths, start=1):
+        found.append(int.from_bytes(state[position : position + width], "big", signed=number < len(widths)))
+        position += width
+    return found
+
+
+def _origin_us(day: str, stored: bytes) -> int:
+    """The time from which the state of an id counts: what a dated id tells, 0 for others."""
+    return 0 if day == UNDATED else int.from_bytes(stored[:6], "big") * 1000
+
+
+def _bad(state: bytes, what: str) -> ReadError:
+    return ReadError("bad_value", f"{state[:60]!r} is no state of a{'n' if what == 'event' else ''} {what}")
+
+
+def in_processing(group: int, created_us: int, stored: bytes) -> bytes:
+    """A delivery in the index of those in processing: number (4 bytes), creation time (7 bytes), stored id."""
+    return struct.pack(">I", group) + created_us.to_bytes(7, "big") + stored

@@ -1,7 +1,6 @@
 """Upkeep of the ledger: its birth, retention, and the check of its counts against what it tracks."""
 
 import re
-import struct
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,10 +12,9 @@ from otel_queue.ledger.exchange import Exchange
 from otel_queue.ledger.identity import UNDATED, day_of, days_up_to
 from otel_queue.ledger.keys import ATTEMPTS, SETTLED, Keys, ProjectKeys
 from otel_queue.ledger.reader import PROCESSING
+from otel_queue.ledger.states import delivery_state, event_state, in_processing
 from otel_queue.redis_client import RedisLink, array, integer, names, request, scored, taking_apart, text, time_us
 
-# A tracked delivery's state begins with status, its time, flags, creation time and group (record_deliveries.lua).
-_STATE: Final = struct.Struct(">B7sB7sI")
 _DAY_US: Final = 86_400_000_000
 _WHAT: Final = "what the ledger has of days"
 # How far back days are looked for that are not listed.
@@ -209,14 +207,14 @@ class Upkeep:
         for delivery, state in self._exchange.nodes(of.meta, of.deliveries(day)):
             ids += 1
             if state:
-                status, _, _, created, group = _STATE.unpack_from(state)
-                tracked[f"{group}:{status}"] += 1
-                if status == PROCESSING:
-                    processing.add(struct.pack(">I", group) + created + delivery)
-        for _, state in self._exchange.nodes(of.meta, of.events(day)):
+                held = delivery_state(day, delivery, state)
+                tracked[f"{held.group}:{held.rank}"] += 1
+                if held.rank == PROCESSING:
+                    processing.add(in_processing(held.group, held.created_us, delivery))
+        for event, state in self._exchange.nodes(of.meta, of.events(day)):
             ids += 1
             if state:
-                tracked[f"{int.from_bytes(state[:4], 'big')}:e"] += 1
+                tracked[f"{event_state(day, event, state).group}:e"] += 1
         return tracked, processing, ids
 
 

@@ -24,7 +24,7 @@ def without_row(place: Place, tracked: Tracked, rows: Rows, rest: Rest) -> Itera
     at_rest = (
         (text_of(place.day, stored), state)
         for stored, state in tracked.ids(place)
-        if rest.holds(_told_us(place, state))
+        if rest.holds(_told_us(place, stored, state))
     )
     while asked := list(islice(at_rest, _ASKED)):
         existing = exist([text for text, _ in asked])
@@ -33,5 +33,7 @@ def without_row(place: Place, tracked: Tracked, rows: Rows, rest: Rest) -> Itera
             yield gone
 
 
-def _told_us(place: Place, state: bytes) -> int:
-    return event_state(state).time_us if place.kind == "event" else delivery_state(state).status_us
+def _told_us(place: Place, stored: bytes, state: bytes) -> int:
+    if place.kind == "event":
+        return event_state(place.day, stored, state).time_us
+    return delivery_state(place.day, stored, state).status_us

@@ -1,7 +1,7 @@
 """What has to be recorded for the ledger to say what a row says. Records only, so each repair merges like any other."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from otel_queue import labels
@@ -61,6 +61,19 @@ class Repair(NamedTuple):
     is_anew: bool = False
 
 
+def merged_as(row: DeliveryRow, status: str, time_us: int) -> list[Record]:
+    """A row as records of that time: what was created and, unless it is as it was created, the status that was set."""
+    created = _created(row, status, time_us)
+    if status == STATUSES[0] and row.updated_us == row.created_us:
+        return [created]
+    return [created, StatusSet(row.project, row.id, status, time_us)]
+
+
+def _created(row: DeliveryRow, status: str, time_us: int) -> DeliveryCreated:
+    told = (row.endpoint, row.event_type, row.source)
+    return DeliveryCreated(row.project, row.id, time_us, *told, status=status, created_us=row.created_us)
+
+
 def repair_delivery(row: DeliveryRow, state: DeliveryState | None, told: Labels | None, rest: Rest) -> Repair:
     """What a delivery's row at rest says, and the ledger does not.
 
@@ -68,11 +81,9 @@ def repair_delivery(row: DeliveryRow, state: DeliveryState | None, told: Labels 
     """
     status = labels.status(row.status)
     known_us = max(row.updated_us + rest.skew_us, state.status_us if state else 0) + 1
-    created = DeliveryCreated(
-        row.project, row.id, known_us, row.endpoint, row.event_type, row.source, status, row.created_us
-    )
+    anew = merged_as(row, status, known_us)
     if state is None:
-        return Repair([Finding(row.project, "delivery missing", row.id, "status", None, status)], [created])
+        return Repair([Finding(row.project, "delivery missing", row.id, "status", None, status)], anew)
     findings, records = list(_label_findings(row, state, told)), list[Record]()
     is_anew = False
     if row.created_us is not None and row.created_us != state.created_us:
@@ -84,13 +95,13 @@ def repair_delivery(row: DeliveryRow, state: DeliveryState | None, told: Labels 
         # Earlier than what tells the labels now, so that it tells them, and never the status.
         born_us = row.created_us or identify(row.id).created_us or row.updated_us
         before_us = min(born_us - rest.skew_us, state.labels_us or born_us) - 1
-        records.append(replace(created, time_us=max(before_us, 1)))
+        records.append(_created(row, status, max(before_us, 1)))
     held_status = STATUSES[state.rank - 1]
     if held_status != status:
         findings.append(Finding(row.project, "delivery status", row.id, "status", held_status, status))
         records.append(StatusSet(row.project, row.id, status, known_us))
     is_newer = bool(findings) and known_us > rest.limit_us
-    return Repair(findings, [created] if is_anew else records, is_newer, is_anew)
+    return Repair(findings, anew if is_anew else records, is_newer, is_anew)
 
 
 def _label_findings(row: DeliveryRow, state: DeliveryState, told: Labels | None) -> Iterator[Finding]:

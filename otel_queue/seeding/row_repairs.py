@@ -68,7 +68,7 @@ class RowRepairs:
         for row in found.untimed:
             self._report.left[row.project, UNTIMED] += 1
         self._take(
-            "attempt", found.since, lambda row: made_at(row) or 0, lambda _: None, lambda *_: {},
+            "attempt", found.since, lambda row: made_at(row) or 0, lambda *_: None, lambda *_: {},
             lambda row, *_: repair_attempt(row),
         )  # fmt: skip
 
@@ -77,7 +77,7 @@ class RowRepairs:
         kind: Kind,
         rows: Sequence[_Row],
         changed_us: Callable[[_Row], int],
-        parse: Callable[[bytes], Any],
+        parse: Callable[[str, bytes, bytes], Any],
         labels_of: Callable[[str, Iterable[int]], Mapping[int, Any]],
         repair: Callable[[_Row, Any, Any], Repair],
     ) -> None:
@@ -90,7 +90,10 @@ class RowRepairs:
             if held.is_closed and kind != "attempt":
                 self._report.beyond[place.project, kind] += len(items)
                 continue
-            states = [parse(state) if state else None for state in held.states]
+            states = [
+                parse(place.day, identity.stored, state) if state else None
+                for (_, identity), state in zip(items, held.states, strict=True)
+            ]
             told = labels_of(place.project, {state.group for state in states if state is not None})
             for (row, identity), raw, state in zip(items, held.states, states, strict=True):
                 if raw or (raw is not None and kind == "attempt"):

@@ -12,12 +12,13 @@ from otel_queue.errors import WriteError
 from otel_queue.ledger.counts import CountsStore
 from otel_queue.ledger.store import LedgerStore, Written
 from otel_queue.ledger.writer import OF_ONE_PROJECT, by_project
-from otel_queue.lifecycle import DeliveryCreated, EventCreated, ProjectDescribed, Record
+from otel_queue.lifecycle import EventCreated, ProjectDescribed, Record
 from otel_queue.postgres.rows import Batch, DeliveryRow, EventRow, Rows
 from otel_queue.seeding.attempts import UNTIMED, by_birth, record_of
 from otel_queue.seeding.old_days import OldDays, count_old_days
 from otel_queue.seeding.pace import WRITE_SECONDS, Pace
 from otel_queue.seeding.progress import Progress
+from otel_queue.seeding.repairs import merged_as
 from otel_queue.seeding.window import Window, window_at
 
 
@@ -89,23 +90,14 @@ class Seed:
         for batch in batches:
             self._merge(list(self._deliveries(batch.rows)), len(batch.rows), "deliveries")
 
-    def _deliveries(self, rows: Sequence[DeliveryRow]) -> Iterator[DeliveryCreated]:
+    def _deliveries(self, rows: Sequence[DeliveryRow]) -> Iterator[Record]:
         for row in rows:
             try:
                 status = labels.status(row.status)
             except ValueError as error:
                 self.seeded.unmergeable[str(error)] += 1
                 continue
-            yield DeliveryCreated(
-                row.project,
-                row.id,
-                max(row.updated_us - self._skew_us, 0),
-                row.endpoint,
-                row.event_type,
-                row.source,
-                status,
-                row.created_us,
-            )
+            yield from merged_as(row, status, max(row.updated_us - self._skew_us, 0))
 
     def _merge_events(self, batches: Iterable[Batch[EventRow]]) -> None:
         for batch in batches:

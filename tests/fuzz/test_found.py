@@ -184,7 +184,7 @@ def test_a_count_of_no_group_costs_its_project_and_no_other(
 def test_a_state_or_day_that_is_none_is_a_read_error(redis_server: RedisServer, ledger: Ledger) -> None:
     for parse in (delivery_state, event_state):
         with pytest.raises(ReadError):
-            parse(b"x")
+            parse("undated", b"d", b"x")
     ledger.write(StatusSet("p", "d", "processing", now_us(), "E", "t", "S"))
     with redis_server.client() as client:
         client.zadd("oq:{p}:days", {b"\xff": 1})

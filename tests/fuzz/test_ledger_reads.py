@@ -116,9 +116,10 @@ def actions(link: RedisLink) -> list[Callable[[], object]]:
 
     def judge() -> None:
         for place, held in tracked.find(dict.fromkeys(places, identities)).items():
-            for state in held.states:
+            for identity, state in zip(identities, held.states, strict=True):
                 if state and place.kind != "attempt":
-                    (delivery_state if place.kind == "delivery" else event_state)(state)
+                    parse = delivery_state if place.kind == "delivery" else event_state
+                    parse(place.day, identity.stored, state)
 
     def refresh() -> None:
         seen = store.look()
@@ -258,10 +259,12 @@ def test_damaged_keys_of_one_project_cost_no_other_and_whoever_asks_is_told(
 def test_damaged_states_are_read_or_refused(redis_server: RedisServer, filled: Ledger) -> None:
     chance = seeded("states")
     with redis_server.client() as client:
-        held: Any = client.hvals(f"oq:{{p}}:deliveries:{TODAY}")
-        told: Any = client.hvals(f"oq:{{p}}:events:{TODAY}")
+        held: Any = client.hgetall(f"oq:{{p}}:deliveries:{TODAY}")
+        told: Any = client.hgetall(f"oq:{{p}}:events:{TODAY}")
+    delivery, held_state = next(iter(held.items()))
+    event, told_state = next(iter(told.items()))
     refused = 0
     for _ in counted(STORED, "states"):
-        refused += refusal(lambda: delivery_state(mutate(held[0], chance))) is not None
-        refused += refusal(lambda: event_state(mutate(told[0], chance))) is not None
+        refused += refusal(lambda: delivery_state(TODAY, delivery, mutate(held_state, chance))) is not None
+        refused += refusal(lambda: event_state(TODAY, event, mutate(told_state, chance))) is not None
     assert refused

@@ -207,16 +207,39 @@ def _collect(
             assert (day, id_) not in project.attempt_ids, "an id is held twice"
             project.attempt_ids.add((day, id_))
         elif what == "events":
-            number, at = struct.unpack(">I7s", state)
-            held, entry = project.events, (int.from_bytes(at), groups[number])
+            origin = 0 if day == "undated" else int.from_bytes(id_[:6]) * 1000
+            start, end = place_of_group("event", state)
+            held = project.events
+            assert len(state) == end
+            entry = (origin + signed(state[1:start]), groups[int.from_bytes(state[start:])])
         else:
-            status, at, flags, created, number = struct.unpack(">B7sB7sI", state[:20])
+            origin = 0 if day == "undated" else int.from_bytes(id_[:6]) * 1000
             held = project.deliveries
-            # The flags say where creation time and labels come from; behind the number stand the labels' times.
-            entry = (status, int.from_bytes(at), int.from_bytes(created), flags, state[20:], groups[number])
+            far = state[1] % 8 + 1
+            start, end = place_of_group("delivery", state)
+            at, labelled, created = (
+                origin + signed(part)
+                for part in (state[2 : 2 + far], state[2 + far : 2 + 2 * far], state[2 + 2 * far : start])
+            )
+            number = int.from_bytes(state[start:end])
+            # Behind the status stand its time, the creation time, where all come from, and the labels' times.
+            entry = (state[0] % 8, at, created, state[0], labelled, state[end:], groups[number])
         if what != "attempt-ids":
             assert (day, id_) not in held, "an id is held twice"
             held[day, id_] = entry
+
+
+def place_of_group(kind: str, state: bytes) -> tuple[int, int]:
+    """Where a state has the number of its group: from, and up to."""
+    if kind == "event":
+        start = 1 + state[0] % 8 + 1
+        return start, start + state[0] // 8 + 1
+    start = 2 + 2 * (state[1] % 8 + 1) + state[1] // 8 % 8 + 1
+    return start, start + state[1] // 64 + 1
+
+
+def signed(offset: bytes) -> int:
+    return int.from_bytes(offset, signed=True)
 
 
 def keys_without_a_life(client: redis.Redis) -> list[str]:

@@ -169,7 +169,15 @@ class Oracle:
 
 
 def last_status(told: list[Plain]) -> str:
-    last = max(told, key=lambda record: (record["time_us"], RANKS.index(record["status"].lower())))
+    """What was set last; where nothing was, what was created last."""
+    last = max(
+        told,
+        key=lambda record: (
+            record["kind"] == "status_set",
+            record["time_us"],
+            RANKS.index(record["status"].lower()),
+        ),
+    )
     return str(last["status"]).lower()
 
 

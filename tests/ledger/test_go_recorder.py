@@ -33,7 +33,7 @@ from tests.ledger.go_recorder import (
     work,
 )
 from tests.ledger.go_stream import HTTP_STATUSES, LABELS, stream
-from tests.ledger.ledgers import day_of
+from tests.ledger.ledgers import day_of, place_of_group
 from tests.servers.redis import RedisServer, redis_version
 from tests.servers.redis import redis_server as new_redis_server
 from tests.servers.redis_cluster import redis_cluster
@@ -92,6 +92,10 @@ def _named(client: Any, key: bytes, value: Any) -> Any:
         found: bytes = labels[int.from_bytes(number, "big")]
         return found
 
+    def labelled(what: str, state: bytes) -> tuple[bytes, bytes, bytes]:
+        start, end = place_of_group(what, state)
+        return label(state[start:end]), state[:start], state[end:]
+
     # A change counts once per batch, so how often depends on the batches too.
     if kind == b"days":
         return sorted(member for member, _ in value)
@@ -104,9 +108,9 @@ def _named(client: Any, key: bytes, value: Any) -> Any:
     if kind == b"processing":
         return sorted((label(member[:4]), member[4:]) for member, _ in value)
     if kind == b"deliveries":
-        return {each: (label(state[16:20]), state[:16], state[20:]) for each, state in value.items()}
+        return {each: labelled("delivery", state) for each, state in value.items()}
     if kind == b"events":
-        return {each: (label(state[:4]), state[4:]) for each, state in value.items()}
+        return {each: labelled("event", state) for each, state in value.items()}
     return value
 
 

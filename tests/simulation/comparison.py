@@ -15,7 +15,7 @@ from otel_queue.postgres.aggregations import read_families
 from otel_queue.postgres.database import Database
 from otel_queue.postgres.dsn import Dsn
 from otel_queue.samples import Family
-from tests.ledger.ledgers import Ledger
+from tests.ledger.ledgers import Ledger, place_of_group
 from tests.ledger.oracle import ATTEMPTS, CROCKFORD, DELIVERIES, DELIVERY_BACKLOG, EVENT_BACKLOG, EVENTS, Families
 from tests.postgres.gateway import Gateway
 from tests.simulation.tables import AttemptRow, DeliveryRow, EventRow
@@ -169,9 +169,9 @@ def _shown(label: str) -> str:
 def _labels(kind: str, state: bytes, groups: dict[int, list[str]]) -> tuple[str, ...]:
     if kind == "attempt":
         return ()
-    if kind == "event":
-        return tuple(groups[int.from_bytes(state[:4])])
-    return (STATUSES[state[0] - 1], *groups[int.from_bytes(state[16:20])])
+    start, end = place_of_group(kind, state)
+    labels = tuple(groups[int.from_bytes(state[start:end])])
+    return labels if kind == "event" else (STATUSES[state[0] % 8 - 1], *labels)
 
 
 def things_in_database(gateway: Gateway) -> Things:

@@ -15,7 +15,8 @@ local NODE_ENTRIES, FANOUTS = 128, {1, 16, 256, 4096}
 
 local day, tracked_until = ARGV[1], tonumber(ARGV[2])
 local time = redis.call('TIME')
-local latest = time[1] * 1000000 + time[2] + tonumber(ARGV[3])
+local now = time[1] * 1000000 + time[2]
+local latest = now + tonumber(ARGV[3])
 local changed, unchanged, clamped = 0, 0, 0
 
 -- Whether the day is closed: expired, folded, or no longer tracked.
@@ -25,11 +26,79 @@ local function is_late()
     or (marks[1] and day <= marks[1]) or (marks[2] and day <= marks[2])
 end
 
+-- The time that a record counts with, and whether it was set back: one too far ahead of Redis becomes Redis's now.
 local function clamp(at)
   -- Before 1970 nothing happened: a register that was never set has the time 0, and any record is later or the same.
-  if at <= latest then return math.max(at, 0) end
+  if at <= latest then return math.max(at, 0), false end
   clamped = clamped + 1
-  return latest
+  return now, true
+end
+
+-- States keep times as offsets from the time that the id tells (0 for undated ids), in as few bytes as they need.
+local function origin_of(id)
+  return day == 'undated' and 0 or struct.unpack('>I6', id) * 1000
+end
+
+-- How many bytes a signed number takes.
+local function width_of(number)
+  if number < 0 then number = -number - 1 end
+  local width, limit = 1, 128
+  while number >= limit do width, limit = width + 1, limit * 256 end
+  return width
+end
+
+-- How many bytes a group's number takes.
+local function digits_of(number)
+  return number < 0x100 and 1 or number < 0x10000 and 2 or number < 0x1000000 and 3 or 4
+end
+
+-- An event is the widths of what follows (bits 0 to 2: bytes of the time less one; 3 and 4: those of the group less
+-- one), the offset of its time, and its group.
+local function decode_event(state, origin)
+  local widths = state:byte(1)
+  local at, number = struct.unpack('>i' .. widths % 8 + 1 .. 'I' .. math.floor(widths / 8) + 1, state, 2)
+  return number, at + origin
+end
+
+local function encode_event(number, at, origin)
+  local offset = at - origin
+  local width, digits = width_of(offset), digits_of(number)
+  return struct.pack('>Bi' .. width .. 'I' .. digits, width - 1 + 8 * (digits - 1), offset, number)
+end
+
+-- Head of a delivery's state: its layout for each value of the second byte.
+local layouts = {}
+local function layout_of(widths)
+  if not layouts[widths] then
+    local far, near = widths % 8 + 1, math.floor(widths / 8) % 8 + 1
+    layouts[widths] = ('>i%di%di%dI%d'):format(far, far, near, math.floor(widths / 64) + 1)
+  end
+  return layouts[widths]
+end
+
+-- The head of a delivery's state, which every one begins with: what it is, and where what follows the head begins.
+--
+-- First byte: status (bits 0 to 2), kind of the creation time (3 and 4), whether the labels come from a created
+-- record (5), whether the status was set and not created (6), whether more follows the head (7). Second byte: bytes
+-- of the next two offsets less one (bits 0 to 2), of the third less one (3 to 5), of the group less one (6 and 7).
+-- Then the offsets of the status's, the labels' and the creation time, and the group.
+local function decode_head(state, origin)
+  local first, widths = state:byte(1, 2)
+  local status_at, labels_at, created, number, position = struct.unpack(layout_of(widths), state, 3)
+  return {
+    status = first % 8, created_kind = math.floor(first / 8) % 4, labels_kind = math.floor(first / 32) % 2,
+    is_set = math.floor(first / 64) % 2 == 1, has_more = first >= 128,
+    status_at = status_at + origin, labels_at = labels_at + origin, created = created + origin, number = number,
+  }, position
+end
+
+local function encode_head(held, origin)
+  local status_at, labels_at, created = held.status_at - origin, held.labels_at - origin, held.created - origin
+  local far, near = math.max(width_of(status_at), width_of(labels_at)), width_of(created)
+  local widths = far - 1 + 8 * (near - 1) + 64 * (digits_of(held.number) - 1)
+  local first = held.status + 8 * held.created_kind + 32 * held.labels_kind + (held.is_set and 64 or 0)
+    + (held.has_more and 128 or 0)
+  return string.char(first, widths) .. struct.pack(layout_of(widths), status_at, labels_at, created, held.number)
 end
 
 local lengths, grown = {}, {}

@@ -11,8 +11,6 @@
 --   if it was not told
 -- Returns {changed, unchanged, late, clamped}. A retry changes nothing and counts as unchanged.
 
-local STATE = '>I4I7'
-
 local records = (#ARGV - 4) / 4
 if is_late() then return refuse('event', records) end
 
@@ -24,13 +22,15 @@ end
 
 for record = 1, records do
   local from = 5 + (record - 1) * 4
-  local id, at, source = ARGV[from], clamp(tonumber(ARGV[from + 2])), ARGV[from + 3]
+  local id, source = ARGV[from], ARGV[from + 3]
+  local at = clamp(tonumber(ARGV[from + 2]))
+  local origin = origin_of(id)
   local node, state = locate(KEYS[5], id, tonumber(ARGV[from + 1]))
   -- A forgotten id still has its place, and nothing is held there.
   local is_held = state and state ~= ''
   local held_number, held_at, held_source
   if is_held then
-    held_number, held_at = struct.unpack(STATE, state)
+    held_number, held_at = decode_event(state, origin)
     held_source = (redis.call('HGET', KEYS[2], '#' .. held_number) or 'event'):sub(6)
   end
   if is_held and not is_better(at, source, held_at, held_source) then
@@ -38,7 +38,7 @@ for record = 1, records do
   else
     local number = number_of('event' .. source)
     changed = changed + 1
-    keep(node, id, struct.pack(STATE, number, at), not state)
+    keep(node, id, encode_event(number, at, origin), not state)
     move(KEYS[4], held_number and held_number .. ':e', number .. ':e')
   end
 end
