@@ -10,9 +10,10 @@ from otel_queue.asynq import keys
 from otel_queue.catalog import ATTEMPTS
 from otel_queue.config import Config, export_timeout_seconds, otlp_protocol, otlp_wanted, unknown_variables
 from otel_queue.errors import ConfigError, ReadError
+from otel_queue.ledger.contract import read_contract
 from otel_queue.ledger.keys import Keys
 from otel_queue.plural import number_of
-from otel_queue.redis_client import ErrorReply, RedisLink, Reply, ask, connect, request, time_us
+from otel_queue.redis_client import ErrorReply, RedisLink, Reply, Rounds, ask, connect, request, time_us
 
 _Word = bytes | str | int
 _Command = tuple[str, *tuple[_Word, ...]]
@@ -199,7 +200,7 @@ def _eviction(link: RedisLink) -> Iterator[Finding]:
 
 def _ledger(link: RedisLink, config: Config) -> Iterator[Finding]:
     try:
-        yield from _birth(link, config)
+        yield from _contract(link, config)
         for finding in _eviction(link):
             yield replace(finding, subject=f"ledger {finding.subject}")
         yield _ledger_file(link)
@@ -229,16 +230,19 @@ def _ledger_file(link: RedisLink) -> Finding:
     return Finding("ok", subject, "append-only, and a torn one is not started on")
 
 
-def _birth(link: RedisLink, config: Config) -> Iterator[Finding]:
-    location, key = str(config.ledger_redis.location), Keys(config.ledger.namespace).birth
-    [birth] = _ask(link, [("GET", key)], key)
-    if isinstance(birth, ErrorReply):
-        yield Finding("fail", "ledger", f"{location}: GET {key.decode()}: {birth}", "see docs/ledger-protocol.md")
-    elif birth is None:
+def _contract(link: RedisLink, config: Config) -> Iterator[Finding]:
+    location, keys = str(config.ledger_redis.location), Keys(config.ledger.namespace)
+    try:
+        rounds = Rounds(link, time.monotonic() + _TIMEOUT_SECONDS, clock_key=keys.contract)
+        [contract] = rounds.run([read_contract(keys)])
+    except ReadError as error:
+        if error.reason in _REACH_ADVICE:
+            raise
         advice = "otel-queue ledger init, if it is new; if it was lost, see docs/runbook.md"
-        yield Finding("fail", "ledger", f"{location}: {key.decode()} is missing: the ledger is unknown", advice)
+        yield Finding("fail", "ledger", f"{location}: {error}", advice)
     else:
-        yield Finding("ok", "ledger", f"{location}: begun")
+        days = number_of(contract.rules[-1].track_days, "day")
+        yield Finding("ok", "ledger", f"{location}: begun; deliveries are tracked for {days}")
 
 
 def _postgres(config: Config) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Final
 
 from otel_queue.cli import FINDING, FINE
@@ -21,7 +21,7 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser("ledger", help="begin, show, check, repair, expire, estimate the ledger")
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     for name, run, help_text in (
-        ("init", _init, "mark the ledger's birth; without it readers call it unknown"),
+        ("init", _init, "begin the ledger, or change for how long later ids are tracked"),
         ("show", _show, "projects with their days and counts"),
         ("check", _check, "compare counts with what is tracked; exit 1 for a difference"),
         ("repair", _repair, "count days with a difference anew"),
@@ -35,11 +35,34 @@ def add_command(commands: Any) -> None:
             action.add_argument("--json", action="store_true", help="as JSON")
         if name == "estimate":
             action.add_argument("--keys", metavar="KEY,KEY", help="count series with only these attribute keys")
+        if name == "init":
+            for flag, what in (
+                ("--track-days", "days for which deliveries and events are known one by one; 30 if not said"),
+                ("--attempt-days", "days for which attempts' ids are remembered; 7 if not said"),
+                ("--most-groups", "hard cap on sets of labels per project; 100000 if not said"),
+            ):
+                action.add_argument(flag, type=_at_least_one, metavar="N", help=what)
+            action.add_argument(
+                "--max-skew-seconds", type=_seconds, default=5.0, metavar="S",
+                help="how far ahead of Redis a record's time may be, for good; default 5",
+            )  # fmt: skip
         if name not in ("init", "estimate"):
             action.add_argument("--project", help="only this project")
         if name in ("expire", "fold"):
             action.add_argument("--through", required=True, metavar="YYYYMMDD", help="this UTC day and all before")
         add_settings(action, ("redis", "domain", "ledger") if name == "estimate" else ("redis", "ledger"))
+
+
+def _at_least_one(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
+
+
+def _seconds(text: str) -> float:
+    if not 0 <= (seconds := float(text)) < 86_400:
+        raise argparse.ArgumentTypeError("must be from 0 to 86400")
+    return seconds
 
 
 def _upkeep(options: argparse.Namespace) -> Any:
@@ -59,8 +82,28 @@ def _projects(upkeep: Any, options: argparse.Namespace) -> list[str]:
 
 
 def _init(options: argparse.Namespace) -> int:
-    print("the ledger begins now" if _upkeep(options).begin() else "the ledger has begun already")
+    from otel_queue.ledger.contract import Rule
+
+    upkeep = _upkeep(options)
+    asked = {name: value for name in ("track_days", "attempt_days", "most_groups") if (value := getattr(options, name))}
+    has_begun = upkeep.begin(Rule(**asked), int(options.max_skew_seconds * 1e6))
+    print("the ledger begins now" if has_begun else "the ledger has begun already")
+    contract = upkeep.contract()
+    if asked and not has_begun:
+        contract = upkeep.add_rule(replace(contract.rules[-1], **asked))
+    for rule in contract.rules:
+        tracked, attempts = number_of(rule.track_days, "day"), number_of(rule.attempt_days, "day")
+        print(
+            f"ids from {_first_day(rule.from_day)}: deliveries and events are tracked for {tracked}, attempts for "
+            f"{attempts}; at most {rule.most_groups} sets of labels a project"
+        )
     return FINE
+
+
+def _first_day(day: str) -> str:
+    from otel_queue.ledger.contract import FROM_THE_FIRST
+
+    return "the first day" if day == FROM_THE_FIRST else day
 
 
 def _show(options: argparse.Namespace) -> int:

@@ -59,10 +59,10 @@ def add_load(parser: argparse.ArgumentParser) -> None:
 def run_over_rows(options: argparse.Namespace, act: Callable[[Opened], int]) -> int:
     """What `act` returns, or the exit status of a run that could not go on, which is told on stderr.
 
-    Raises OtelQueueError for a ledger without its birth, and where attempts would count twice.
+    Raises OtelQueueError where attempts would count twice.
     """
     from otel_queue.errors import ReadError, WriteError
-    from otel_queue.ledger.connect import ledger_counts, ledger_retention
+    from otel_queue.ledger.connect import ledger_counts
     from otel_queue.seeding.pace import Pace, StoppedError
     from otel_queue.seeding.window import window_at
 
@@ -73,7 +73,7 @@ def run_over_rows(options: argparse.Namespace, act: Callable[[Opened], int]) -> 
     try:
         with contextlib.closing(ledger_counts(config)) as counts:
             clock = pace.patiently(counts.clock)
-            opened = Opened(config, rows, counts, pace, window_at(clock, ledger_retention(config)))
+            opened = Opened(config, rows, counts, pace, window_at(clock))
             if not options.no_attempts:
                 _refuse_ids_without_rows(opened, clock, options.project)
             return act(opened)
@@ -105,7 +105,7 @@ def _open_rows(config: Config, options: argparse.Namespace, stop: threading.Even
 
 
 def _refuse_ids_without_rows(opened: Opened, clock: "Clock", project: str | None) -> None:
-    from otel_queue.ledger.connect import ledger_retention, ledger_tracked, ledger_upkeep
+    from otel_queue.ledger.connect import ledger_tracked, ledger_upkeep
     from otel_queue.seeding.attempts import refuse_ids_without_rows
     from otel_queue.seeding.repairs import Rest
 
@@ -115,5 +115,5 @@ def _refuse_ids_without_rows(opened: Opened, clock: "Clock", project: str | None
         contextlib.closing(ledger_tracked(config)) as tracked,
     ):
         projects = opened.pace.patiently(upkeep.projects) if project is None else [project]
-        rest = Rest(min(clock.now_us, opened.rows.clock()), ledger_retention(config).max_skew_us)
+        rest = Rest(min(clock.now_us, opened.rows.clock()), clock.contract.max_skew_us)
         refuse_ids_without_rows(opened.rows, tracked, projects, rest, opened.pace)

@@ -131,13 +131,9 @@ class LedgerConfig:
 
     url: str | None = setting(None, "the ledger's Redis, if it is not the queues': a full one must not stop them")
     namespace: str = setting("oq", "first part of the ledger's keys")
-    track_days: int = setting(30, "how long a delivery is known one by one; later records are late", minimum=1)
-    attempt_days: int = setting(7, "how long an attempt's id is remembered; older ones are not counted", minimum=1)
     retention_days: int = setting(
         0, "days after which `serve` takes a day out of the counts; 0: a hook or `ledger expire` does", minimum=0
     )
-    max_skew_seconds: float = setting(5.0, "how far ahead of Redis a record's time may be", minimum=0.0)
-    most_groups: int = setting(100_000, "hard cap on sets of labels per project", minimum=1)
     memory_limit_bytes: int = setting(
         0, "writers wait while the ledger's Redis uses more memory than this; 0: no guard", minimum=0
     )

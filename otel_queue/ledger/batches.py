@@ -1,12 +1,11 @@
 """From lifecycle records to script calls: one call per project, kind of record and day."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NamedTuple
 
 from otel_queue import labels
-from otel_queue.ledger.identity import UNDATED, end_of, identify
+from otel_queue.ledger.identity import identify
 from otel_queue.ledger.keys import Keys, ProjectKeys
 from otel_queue.lifecycle import (
     STATUSES,
@@ -31,21 +30,11 @@ _LABELS_KEPT: Final = 16_384
 Word = bytes | str | int
 
 
-@dataclass(frozen=True, slots=True)
-class Retention:
-    """How long things are remembered: `track_days` for events and deliveries, `attempt_days` for attempt ids.
-
-    `max_skew_us` is how far ahead of Redis a record's time may be, `most_groups` the hard cap on sets of labels.
-    """
-
-    track_days: int = 30
-    attempt_days: int = 7
-    max_skew_us: int = 5_000_000
-    most_groups: int = 100_000
-
-
 class Call(NamedTuple):
-    """One script call. `records` is how many records it carries; the first of `keys` names its slot."""
+    """One script call. `records` is how many records it carries; the first of `keys` names its slot.
+
+    The first of `arguments` is empty: the script goes by the contract that the project has.
+    """
 
     script: str
     project: str
@@ -54,9 +43,7 @@ class Call(NamedTuple):
     records: int
 
 
-def calls(
-    records: Iterable[Record], keys: Keys, retention: Retention, *, under_day: str | None = None
-) -> Iterator[Call]:
+def calls(records: Iterable[Record], keys: Keys, *, under_day: str | None = None) -> Iterator[Call]:
     """The calls that record all of `records`; each call is atomic, and repeating it changes nothing.
 
     `under_day` is where they are kept, if not under the day that each id tells: for rows whose own day is gone.
@@ -72,7 +59,7 @@ def calls(
             case EventCreated():
                 name, (day, words) = "record_events", _event(record)
             case ProjectDescribed():
-                yield _described(record, keys.project(record.project), retention)
+                yield _described(record, keys.project(record.project))
                 continue
             case DayExpired():
                 yield _expired(record, keys.project(record.project))
@@ -83,12 +70,12 @@ def calls(
             arguments = grouped[group] = []
         arguments += words
         if len(arguments) >= MOST_RECORDS * len(words):
-            yield _recording(group, grouped.pop(group), keys, retention)
+            yield _recording(group, grouped.pop(group), keys)
     for group, arguments in grouped.items():
-        yield _recording(group, arguments, keys, retention)
+        yield _recording(group, arguments, keys)
 
 
-def _recording(group: tuple[str, str, str], arguments: list[Word], keys: Keys, retention: Retention) -> Call:
+def _recording(group: tuple[str, str, str], arguments: list[Word], keys: Keys) -> Call:
     name, project, day = group
     of = keys.project(project)
     own: tuple[bytes, ...]
@@ -98,15 +85,7 @@ def _recording(group: tuple[str, str, str], arguments: list[Word], keys: Keys, r
         own = (of.days, of.counts(day), of.events(day))
     else:
         own = (of.attempts, of.days, of.attempt_ids(day))
-    days = retention.attempt_days if name == "record_attempts" else retention.track_days
-    head = head_of(day, days, retention)
-    return Call(name, project, (of.meta, of.groups, *own), (*head, *arguments), len(arguments) // _WORDS[name])
-
-
-def head_of(day: str, days: int, retention: Retention) -> tuple[Word, ...]:
-    """The first arguments of every script that begins with prelude.lua; ids are remembered for `days`."""
-    until = 0 if day == UNDATED else end_of(day) + days * 86_400
-    return (day, until, retention.max_skew_us, retention.most_groups)
+    return Call(name, project, (of.meta, of.groups, *own), ("", day, *arguments), len(arguments) // _WORDS[name])
 
 
 def _delivery(record: DeliveryCreated | StatusSet) -> tuple[str, tuple[Word, ...]]:
@@ -179,13 +158,13 @@ def _code(http_status: str | int | None) -> str:
     return labels.http_status_code(http_status)
 
 
-def _described(record: ProjectDescribed, of: ProjectKeys, retention: Retention) -> Call:
+def _described(record: ProjectDescribed, of: ProjectKeys) -> Call:
     names = (record.project_name, record.organisation_id, record.organisation_name)
-    arguments: tuple[Word, ...] = (record.time_us, *(labels.clean(name) for name in names), retention.max_skew_us)
+    arguments: tuple[Word, ...] = ("", "", record.time_us, *(labels.clean(name) for name in names))
     return Call("describe_project", record.project, (of.meta,), arguments, 1)
 
 
 def _expired(record: DayExpired, of: ProjectKeys) -> Call:
     day = record.day
     own = (of.meta, of.days, of.counts(day), of.processing(day), of.deliveries(day), of.events(day))
-    return Call("expire_day", record.project, own, (day,), 1)
+    return Call("expire_day", record.project, own, ("", day), 1)

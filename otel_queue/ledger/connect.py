@@ -3,7 +3,6 @@
 from typing import Final
 
 from otel_queue.config import Config, RedisConfig
-from otel_queue.ledger.batches import Retention
 from otel_queue.ledger.counts import CountsStore
 from otel_queue.ledger.guard import GuardedLink
 from otel_queue.ledger.reader import LedgerReader
@@ -20,24 +19,13 @@ _PATIENCE_SECONDS: Final = 60.0
 def ledger_store(config: Config, redis: RedisConfig | None = None) -> LedgerStore:
     """A store on a connection of its own, to `redis` instead of the configured one if it is given."""
     link = _guarded(config, redis or config.ledger_redis)
-    return LedgerStore(link, namespace=config.ledger.namespace, retention=ledger_retention(config))
+    return LedgerStore(link, namespace=config.ledger.namespace)
 
 
 def ledger_counts(config: Config) -> CountsStore:
     """A store of counts on a connection of its own."""
     link = _guarded(config, config.ledger_redis)
-    return CountsStore(link, namespace=config.ledger.namespace, retention=ledger_retention(config))
-
-
-def ledger_retention(config: Config) -> Retention:
-    """How long things are remembered, as configured."""
-    ledger = config.ledger
-    return Retention(
-        track_days=ledger.track_days,
-        attempt_days=ledger.attempt_days,
-        max_skew_us=int(ledger.max_skew_seconds * 1e6),
-        most_groups=ledger.most_groups,
-    )
+    return CountsStore(link, namespace=config.ledger.namespace)
 
 
 def _guarded(config: Config, redis: RedisConfig) -> RedisLink:
@@ -57,7 +45,7 @@ def ledger_reader(config: Config, *, shard: Shard = WHOLE, is_patient: bool = Fa
 def ledger_tracked(config: Config) -> Tracked:
     """Single ids, on a connection of its own."""
     link = connect(config.ledger_redis)
-    return Tracked(link, namespace=config.ledger.namespace, retention=ledger_retention(config))
+    return Tracked(link, namespace=config.ledger.namespace)
 
 
 def ledger_upkeep(config: Config) -> Upkeep:

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from otel_queue.errors import WriteError
-from otel_queue.ledger.batches import Retention
+from otel_queue.ledger.contract import Contract, read_contract
 from otel_queue.ledger.exchange import Exchange, accepted, call_of
 from otel_queue.ledger.keys import SETTLED, Keys, ProjectKeys
 from otel_queue.ledger.states import in_processing
-from otel_queue.redis_client import RedisLink, array, counter, integer, request, scored, taking_apart, text, time_us
+from otel_queue.redis_client import RedisLink, array, integer, request, scored, taking_apart, text, time_us
 
 EVENTS: Final = "e"
 # Groups in a call, which holds everybody else up.
@@ -19,9 +19,9 @@ _TRIES: Final = 10
 
 
 class Clock(NamedTuple):
-    """The ledger's birth, None if it has none, and its time: both Unix microseconds, now by Redis."""
+    """The ledger's contract, and its time by Redis (Unix microseconds)."""
 
-    birth_us: int | None
+    contract: Contract
     now_us: int
 
 
@@ -70,18 +70,17 @@ class CountsStore:
         link: RedisLink,
         *,
         namespace: str = "oq",
-        retention: Retention | None = None,
         timeout_seconds: float = 30.0,
     ) -> None:
         self._exchange = Exchange(link, timeout_seconds)
-        self._most_groups = (retention or Retention()).most_groups
         self.keys = Keys(namespace)
 
     @taking_apart("the ledger's clock")
     def clock(self) -> Clock:
-        """When the ledger began, and its time now."""
-        birth, time = self._exchange.ask([request(self.keys.birth, [("GET", self.keys.birth), ("TIME",)])])[0]
-        return Clock(counter(birth), time_us(time))
+        """The contract and the time now. Raises ReadError with reason `no_birth` for a ledger that was not begun."""
+        key = self.keys.contract
+        contract = self._exchange.run(read_contract(self.keys), key)
+        return Clock(contract, time_us(self._exchange.one(request(key, [("TIME",)]))))
 
     @taking_apart("what the ledger has of old days")
     def put(self, project: str, days: Mapping[str, DayCounts], through: str) -> Put:
@@ -111,9 +110,10 @@ class CountsStore:
     def _number(self, of: ProjectKeys, groups: Iterable[str]) -> dict[str, int]:
         ordered = sorted(groups)
         numbers: dict[str, int] = {}
-        for start in range(0, len(ordered), _MOST_GROUPS):
+        contract = self._exchange.run(read_contract(self.keys), self.keys.contract).text()
+        for start in range(0, max(len(ordered), 1), _MOST_GROUPS):
             chunk = ordered[start : start + _MOST_GROUPS]
-            found = self._exchange.call("number_groups", (of.meta, of.groups), ("", 0, 0, self._most_groups, *chunk))
+            found = self._exchange.call("number_groups", (of.meta, of.groups), (contract, "undated", *chunk))
             numbers.update(zip(chunk, (integer(number) for number in array(found)), strict=True))
         return numbers
 

@@ -1,15 +1,18 @@
 """Questions to the ledger's Redis that are answered at once, and script calls one at a time."""
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 from otel_queue.errors import WriteError
 from otel_queue.ledger.scripts import script
 from otel_queue.redis_client import (
     ErrorReply,
+    Reading,
     RedisLink,
     Reply,
     Request,
+    Rounds,
     ask,
     names,
     pack,
@@ -23,6 +26,8 @@ _FANOUTS: Final = (16, 256, 4096)
 _FIRST: Final = {16: 1, 256: 17, 4096: 273, 0: 0}
 _NODE_ENTRIES: Final = 128
 _CHUNK: Final = 512
+
+_T = TypeVar("_T")
 
 
 class Exchange:
@@ -43,6 +48,11 @@ class Exchange:
     def call(self, name: str, keys: Sequence[bytes], arguments: Iterable[bytes | str | int]) -> Reply:
         """What the script in NAME.lua returns."""
         return self.one(call_of(name, keys, arguments))
+
+    def run(self, reading: Reading[_T], clock_key: bytes) -> _T:
+        """The result of one reading."""
+        rounds = Rounds(self._link, time.monotonic() + self._timeout, clock_key=clock_key)
+        return rounds.run([reading])[0]
 
     def nodes(self, key: bytes, base: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Ids and states in all nodes of a day, an id once, as far as a search for it would get."""

@@ -1,13 +1,13 @@
 -- Looks up ids of one project and one day; writes nothing.
 --
--- KEYS[1], KEYS[2], ARGV[1] to ARGV[4] as in prelude.lua
+-- KEYS[1], KEYS[2], ARGV[1], ARGV[2] as in prelude.lua
 -- KEYS[3] HASH  tracked deliveries, events or attempt ids of the day; once full, more in KEYS[3]:N
--- ARGV[5...] two values per id: id, hash of the id
+-- ARGV[3...] two values per id: id, hash of the id
 -- Returns whether the day is closed for records (1 or 0), then for each id its state: nil if it is not there, empty if
 --   it was forgotten. A retry looks again.
 
 local found = {is_late() and 1 or 0}
-for index = 5, #ARGV, 2 do
+for index = 3, #ARGV, 2 do
   local _, state = locate(KEYS[3], ARGV[index], tonumber(ARGV[index + 1]))
   found[#found + 1] = state
 end

@@ -14,8 +14,13 @@ class Keys:
         self._namespace = namespace
 
     @property
-    def birth(self) -> bytes:
-        """STRING: Unix microseconds of the ledger's birth; permanent. Without it the ledger is unknown."""
+    def contract(self) -> bytes:
+        """STRING: the ledger's contract, its birth in it; permanent. Without it the ledger is unknown."""
+        return f"{self._namespace}:contract".encode()
+
+    @property
+    def first_birth(self) -> bytes:
+        """STRING: the birth of a ledger of protocol 1; never written."""
         return f"{self._namespace}:birth".encode()
 
     @property
@@ -37,7 +42,7 @@ class ProjectKeys(NamedTuple):
 
     @property
     def meta(self) -> bytes:
-        """HASH: sequence, expired, folded, counters, names; permanent."""
+        """HASH: contract, sequence, expired, folded, counters, names; permanent."""
         return self.prefix + b":meta"
 
     @property

@@ -1,11 +1,7 @@
 -- What the scripts that record share; put before each of them. It expects
 --
--- KEYS[1] HASH  meta of the project; permanent
+-- KEYS[1], ARGV[1], ARGV[2] as in contract.lua, which is put before it; the day may be "undated"
 -- KEYS[2] HASH  groups: labels -> number, and "#number" -> labels; permanent
--- ARGV[1] day, YYYYMMDD or "undated"
--- ARGV[2] Unix second until which the day's ids are tracked, after which records are late; 0 for no end
--- ARGV[3] microseconds by which a record may be ahead of Redis
--- ARGV[4] most groups a project may have; beyond it things count under group 0
 --
 -- and never scans: an id is looked for in at most four hashes that its own hash names.
 
@@ -13,10 +9,10 @@
 -- for a large one, all of them short enough for Redis to keep them packed.
 local NODE_ENTRIES, FANOUTS = 128, {1, 16, 256, 4096}
 
-local day, tracked_until = ARGV[1], tonumber(ARGV[2])
-local time = redis.call('TIME')
-local now = time[1] * 1000000 + time[2]
-local latest = now + tonumber(ARGV[3])
+local rule, latest = rule_of(day), now + max_skew
+-- The Unix second until which the day's ids are tracked, after which records are late; 0 for no end. Attempts have
+-- another.
+local tracked_until = day == 'undated' and 0 or end_of(day) + rule.track_days * 86400
 local changed, unchanged, clamped = 0, 0, 0
 
 -- Whether the day is closed: expired, folded, or no longer tracked.
@@ -133,7 +129,7 @@ local function number_of(labels)
     if not number then
       -- Groups are never removed, so their number is the next one's; a counter apart could be lost on its own.
       number = redis.call('HLEN', KEYS[2]) / 2 + 1
-      if number > tonumber(ARGV[4]) then return 0 end
+      if number > rule.most_groups then return 0 end
       redis.call('HSET', KEYS[2], labels, number, '#' .. number, labels)
     end
     numbers[labels] = tonumber(number)
@@ -154,6 +150,7 @@ end
 
 -- Ends a script that recorded something of `kind`, which is counted under `member` of the days.
 local function conclude(kind, days, member)
+  adopt()
   -- All nodes of a day end at the same moment: were the first one gone before the others, ids would look new.
   if tracked_until > 0 then
     for node in pairs(grown) do redis.call('EXPIREAT', node, tracked_until + 86400) end
@@ -167,6 +164,7 @@ local function conclude(kind, days, member)
 end
 
 local function refuse(kind, records)
+  adopt()
   -- A project that has only late records is there all the same: without a sequence its readers would call it lost.
   redis.call('HSETNX', KEYS[1], 'sequence', 0)
   redis.call('HINCRBY', KEYS[1], 'late:' .. kind, records)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from otel_queue.errors import ReadError
+from otel_queue.ledger.contract import Contract, read_contract
 from otel_queue.ledger.identity import days_up_to
 from otel_queue.ledger.keys import ATTEMPTS, Keys, ProjectKeys
 from otel_queue.lifecycle import STATUSES
@@ -19,7 +20,6 @@ from otel_queue.redis_client import (
     Reply,
     Rounds,
     array,
-    counter,
     decimal,
     names,
     request,
@@ -150,29 +150,25 @@ class LedgerReader:
         """The ledger now. Two round trips when nothing changed, five when something did, and one more when a day of a
         project has gone, or a project is read for the first time.
 
-        Raises ReadError when it cannot be read, and with reason `no_birth` when it has no birth marker: a ledger
-        that was flushed is unknown, not empty.
+        Raises ReadError when it cannot be read, and with reason `no_birth` when it has no contract: a ledger that was
+        flushed is unknown, not empty.
         """
         with self._lock:
             return self._snapshot()
 
     def _snapshot(self) -> LedgerSnapshot:
         started = time.monotonic()
-        rounds = Rounds(self._link, started + self._timeout, clock_key=self._keys.birth)
-        births: list[int | None] = []
+        rounds = Rounds(self._link, started + self._timeout, clock_key=self._keys.contract)
+        contracts: list[Contract] = []
         listed: list[str] = []
-        rounds.start(_read_birth(self._keys), births.append)
+        rounds.start(read_contract(self._keys), contracts.append)
         rounds.start(_read_projects(self._keys), listed.extend)
-        rounds.finish()
+        self._finish_first(rounds)
         listed = [project for project in listed if self._shard.owns(project)]
-        [birth] = births
+        birth = contracts[0].birth_us
         if birth != self._birth_us:
-            self._projects.clear()  # another ledger than the one we remember, or none
+            self._projects.clear()  # another ledger than the one we remember
             self._birth_us = birth
-        if birth is None:
-            raise ReadError(
-                "no_birth", f"{self._keys.birth.decode()} is missing: the ledger was never begun, or was lost"
-            )
         failures: Counter[str] = Counter()
 
         def count(error: ReadError) -> None:
@@ -194,10 +190,13 @@ class LedgerReader:
             round_trips=rounds.round_trips,
         )
 
-
-def _read_birth(keys: Keys) -> Reading[int | None]:
-    replies = yield request(keys.birth, [("GET", keys.birth)])
-    return counter(replies[0])
+    def _finish_first(self, rounds: Rounds) -> None:
+        try:
+            rounds.finish()
+        except ReadError as error:
+            if error.reason in ("no_birth", "contract"):
+                self._projects.clear()  # what comes in its place is another ledger, even one that looks the same
+            raise
 
 
 def _read_projects(keys: Keys) -> Reading[list[str]]:

@@ -6,12 +6,12 @@
 -- repetition of the same records ends in the same state, as long as no time was set back. Counts move with the delivery;
 -- nothing is subtracted for a delivery that is not held.
 --
--- KEYS[1], KEYS[2], ARGV[1] to ARGV[4] as in prelude.lua; a group is endpoint, event type and source
+-- KEYS[1], KEYS[2], ARGV[1], ARGV[2] as in prelude.lua; a group is endpoint, event type and source
 -- KEYS[3] ZSET  days with counts, by the sequence number of their last change; permanent
 -- KEYS[4] HASH  counts of the day, "number:status" -> deliveries; until the day expires or is folded
 -- KEYS[5] ZSET  deliveries in processing: number (4 bytes), created (7 bytes), id; all scores 0; as the counts
--- KEYS[6] HASH  tracked deliveries of the day: id -> state; once full, more in KEYS[6]:N; TTL to ARGV[2] and a day
--- ARGV[5...] ten values per record: id, hash of the id, status (its rank, 1 to 6), time, 1 if a created record
+-- KEYS[6] HASH  tracked deliveries of the day: id -> state; once full, more in KEYS[6]:N; TTL to the end of tracking and a day
+-- ARGV[3...] ten values per record: id, hash of the id, status (its rank, 1 to 6), time, 1 if a created record
 --   else 0, creation time, where that is from (3 told by a created record, 2 told by another, 1 derived from the id
 --   or, where the id tells none, the record's time), and endpoint, event type, source, each "=" and its value, or
 --   "" if not told. Times are Unix microseconds.
@@ -24,7 +24,7 @@ local MIXED, AHEAD = 1, 2
 -- A time that is told is kept in seven bytes.
 local FARTHEST = 2 ^ 55
 
-local records = (#ARGV - 4) / 10
+local records = (#ARGV - 2) / 10
 if is_late() then return refuse('delivery', records) end
 
 local triples = {}
@@ -108,7 +108,7 @@ local function in_processing(held, id)
 end
 
 for record = 1, records do
-  local from = 5 + (record - 1) * 10
+  local from = 3 + (record - 1) * 10
   local id, status, told_at = ARGV[from], tonumber(ARGV[from + 2]), tonumber(ARGV[from + 3])
   local at, was_ahead = clamp(told_at)
   local kind = tonumber(ARGV[from + 4])

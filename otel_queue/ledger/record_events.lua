@@ -3,15 +3,15 @@
 -- The same event may be told of again with another time or source: the earliest record that tells a source wins,
 -- then the smaller source, so any order and any repetition ends in the same state.
 --
--- KEYS[1], KEYS[2], ARGV[1] to ARGV[4] as in prelude.lua; a group is "event" and the source
+-- KEYS[1], KEYS[2], ARGV[1], ARGV[2] as in prelude.lua; a group is "event" and the source
 -- KEYS[3] ZSET  days with counts, by the sequence number of their last change; permanent
 -- KEYS[4] HASH  counts of the day, "number:e" -> events; until the day expires or is folded
--- KEYS[5] HASH  tracked events of the day: id -> state; once full, more in KEYS[5]:N; TTL to ARGV[2] and a day
--- ARGV[5...] four values per record: id, hash of the id, time in Unix microseconds, and "=" and the source, or ""
+-- KEYS[5] HASH  tracked events of the day: id -> state; once full, more in KEYS[5]:N; TTL to the end of tracking and a day
+-- ARGV[3...] four values per record: id, hash of the id, time in Unix microseconds, and "=" and the source, or ""
 --   if it was not told
 -- Returns {changed, unchanged, late, clamped}. A retry changes nothing and counts as unchanged.
 
-local records = (#ARGV - 4) / 4
+local records = (#ARGV - 2) / 4
 if is_late() then return refuse('event', records) end
 
 local function is_better(at, source, held_at, held_source)
@@ -21,7 +21,7 @@ local function is_better(at, source, held_at, held_source)
 end
 
 for record = 1, records do
-  local from = 5 + (record - 1) * 4
+  local from = 3 + (record - 1) * 4
   local id, source = ARGV[from], ARGV[from + 3]
   local at = clamp(tonumber(ARGV[from + 2]))
   local origin = origin_of(id)

@@ -5,16 +5,18 @@ from functools import cache
 from importlib import resources
 from typing import Final, NamedTuple
 
-# What scripts share, which is put before their text: of those that look for ids or number groups, and close days.
-_PRELUDE: Final = "prelude"
-_CLOSING: Final = "closing"
+# What scripts share, which is put before their text: the contract; what those have that look for ids or number groups,
+# and those that close days.
+_RECORDING: Final = ("contract", "prelude")
+_CLOSING: Final = ("contract", "closing")
 _BEFORE: Final = {
-    "record_deliveries": _PRELUDE,
-    "record_events": _PRELUDE,
-    "record_attempts": _PRELUDE,
-    "find_ids": _PRELUDE,
-    "forget_ids": _PRELUDE,
-    "number_groups": _PRELUDE,
+    "record_deliveries": _RECORDING,
+    "record_events": _RECORDING,
+    "record_attempts": _RECORDING,
+    "find_ids": _RECORDING,
+    "forget_ids": _RECORDING,
+    "number_groups": _RECORDING,
+    "describe_project": ("contract",),
     "expire_day": _CLOSING,
     "fold_day": _CLOSING,
 }
@@ -31,7 +33,5 @@ class Script(NamedTuple):
 def script(name: str) -> Script:
     """The script in NAME.lua beside this file."""
     folder = resources.files(__package__)
-    text = (folder / f"{name}.lua").read_bytes()
-    if name in _BEFORE:
-        text = (folder / f"{_BEFORE[name]}.lua").read_bytes() + text
+    text = b"".join((folder / f"{part}.lua").read_bytes() for part in (*_BEFORE.get(name, ()), name))
     return Script(text, hashlib.sha1(text, usedforsecurity=False).hexdigest().encode())

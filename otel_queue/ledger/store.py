@@ -8,13 +8,16 @@ from functools import reduce
 from typing import Final, NamedTuple
 
 from otel_queue.errors import ReadError, WriteError
-from otel_queue.ledger.batches import Call, Retention, calls
+from otel_queue.ledger.batches import Call, calls
+from otel_queue.ledger.contract import other_protocol, read_contract
 from otel_queue.ledger.keys import Keys
 from otel_queue.ledger.scripts import script
 from otel_queue.lifecycle import Record
-from otel_queue.redis_client import ErrorReply, RedisLink, Reply, Request, pack, reply_reason
+from otel_queue.redis_client import ErrorReply, RedisLink, Reply, Request, Rounds, pack, reply_reason
 
 _NO_SCRIPT: Final = "NOSCRIPT"
+# A project's contract is another one; without one behind it, the project has none yet.
+_CONTRACT: Final = "OQCONTRACT "
 # Records that travel together: Redis works on one share while the next one is made.
 _SHARE: Final = 512
 # The list of projects is everybody's: what is wrong with it is never of one project, as these reasons would say.
@@ -37,10 +40,9 @@ class Written(NamedTuple):
 class LedgerStore:
     """Writes lifecycle records. Writing the same records again is harmless, so any failure may be retried."""
 
-    def __init__(self, link: RedisLink, *, namespace: str = "oq", retention: Retention | None = None) -> None:
+    def __init__(self, link: RedisLink, *, namespace: str = "oq") -> None:
         self._link = link
         self.keys = Keys(namespace)
-        self.retention = retention or Retention()
 
     def write(self, records: Iterable[Record], deadline: float, *, under_day: str | None = None) -> Written:
         """Writes all records by `deadline` (time.monotonic seconds), under the day that each id tells or `under_day`.
@@ -48,7 +50,7 @@ class LedgerStore:
         Raises WriteError when any of them may not have been written, ValueError for an unknown status.
         """
         written = Written()
-        remaining = calls(records, self.keys, self.retention, under_day=under_day)
+        remaining = calls(records, self.keys, under_day=under_day)
         share = _next_share(remaining)
         while share:
             # Registered every time, not cached: a set that was lost grows again.
@@ -69,9 +71,24 @@ class LedgerStore:
             loaded = list(self._exchange([_load_and_eval(share[index]) for index in missing], deadline))
             for index, reply in zip(missing, loaded, strict=True):
                 replies[index] = reply
+        new = [index for index, reply in enumerate(replies) if _is_without_contract(reply)]
+        if new:
+            contract = self._contract(deadline)
+            told = [share[index]._replace(arguments=(contract, *share[index].arguments[1:])) for index in new]
+            again = list(self._exchange([_load_and_eval(call) for call in told], deadline))
+            for index, reply in zip(new, again, strict=True):
+                replies[index] = reply
         _raise_for(replies)
         counted = [reply for reply in replies if isinstance(reply, list)]
         return reduce(Written.plus, counted, Written())
+
+    def _contract(self, deadline: float) -> bytes:
+        """The ledger's contract, for projects that have none yet."""
+        try:
+            [contract] = Rounds(self._link, deadline, clock_key=self.keys.contract).run([read_contract(self.keys)])
+        except ReadError as error:
+            raise WriteError(error.reason, str(error)) from error
+        return contract.text()
 
     def close(self) -> None:
         """Ends the connections; a later write opens new ones."""
@@ -119,7 +136,10 @@ def _next_share(remaining: Iterator[Call]) -> list[Call]:
 def _raise_for(replies: Iterable[Reply]) -> None:
     for reply in replies:
         if isinstance(reply, ErrorReply):
-            raise WriteError(reply_reason(reply), str(reply))
+            words = str(reply)
+            if words.startswith(_CONTRACT):
+                raise WriteError("contract", other_protocol(words.removeprefix(_CONTRACT).partition(";")[0]))
+            raise WriteError(reply_reason(reply), words)
 
 
 def _evalsha(call: Call) -> Request:
@@ -134,3 +154,7 @@ def _load_and_eval(call: Call) -> Request:
 
 def _is_missing_script(reply: Reply) -> bool:
     return isinstance(reply, ErrorReply) and str(reply).startswith(_NO_SCRIPT)
+
+
+def _is_without_contract(reply: Reply) -> bool:
+    return isinstance(reply, ErrorReply) and str(reply).rstrip() == _CONTRACT.rstrip()

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, Literal, NamedTuple
 
-from otel_queue.ledger.batches import MOST_RECORDS, Retention, head_of
+from otel_queue.ledger.batches import MOST_RECORDS
+from otel_queue.ledger.contract import Contract, read_contract
 from otel_queue.ledger.counts import EVENTS, DayCounts
 from otel_queue.ledger.exchange import Exchange, accepted, call_of
 from otel_queue.ledger.identity import Identity
@@ -69,12 +70,11 @@ class Tracked:
         link: RedisLink,
         *,
         namespace: str = "oq",
-        retention: Retention | None = None,
         timeout_seconds: float = 10.0,
     ) -> None:
         self._exchange = Exchange(link, timeout_seconds)
         self._keys = Keys(namespace)
-        self._retention = retention or Retention()
+        self._contract: Contract | None = None
         # Groups are never removed, and what a number stands for does not change.
         self._groups: dict[tuple[str, int], bytes] = {}
 
@@ -90,7 +90,7 @@ class Tracked:
         """What the ledger calls each project. A time too far ahead of Redis is 0: any description replaces that one."""
         metas = [self._keys.project(project).meta for project in projects]
         answers = self._exchange.ask([request(meta, [("HMGET", meta, *_DESCRIPTION), ("TIME",)]) for meta in metas])
-        skew_us = self._retention.max_skew_us
+        skew_us = self._held_contract().max_skew_us
         return [_description(array(accepted(held)), time_us(now) + skew_us) for held, now in answers]
 
     @taking_apart(_WHAT)
@@ -198,9 +198,13 @@ class Tracked:
         bases = {"delivery": of.deliveries, "event": of.events, "attempt": of.attempt_ids}
         return bases[place.kind](place.day)
 
-    def _head(self, place: Place) -> tuple[bytes | str | int, ...]:
-        kept = self._retention.attempt_days if place.kind == "attempt" else self._retention.track_days
-        return head_of(place.day, kept, self._retention)
+    def _head(self, place: Place) -> tuple[bytes, str]:
+        return self._held_contract().text(), place.day
+
+    def _held_contract(self) -> Contract:
+        if self._contract is None:
+            self._contract = self._exchange.run(read_contract(self._keys), self._keys.contract)
+        return self._contract
 
 
 def _description(told: list[Reply], latest_us: int) -> Description:

@@ -1,13 +1,14 @@
-"""Upkeep of the ledger: its birth, retention, and the check of its counts against what it tracks."""
+"""Upkeep of the ledger: its contract, retention, and the check of its counts against what it tracks."""
 
 import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from otel_queue.errors import OtelQueueError, ReadError, WriteError
+from otel_queue.ledger.contract import Contract, Rule, parse_contract, read_contract
 from otel_queue.ledger.exchange import Exchange
 from otel_queue.ledger.identity import UNDATED, day_of, days_up_to
 from otel_queue.ledger.keys import ATTEMPTS, SETTLED, Keys, ProjectKeys
@@ -16,6 +17,8 @@ from otel_queue.ledger.states import delivery_state, event_state, in_processing
 from otel_queue.redis_client import RedisLink, array, integer, names, request, scored, taking_apart, text, time_us
 
 _DAY_US: Final = 86_400_000_000
+# A rule begins so many days ahead: no id of that day is known yet.
+_DAYS_AHEAD: Final = 2
 _WHAT: Final = "what the ledger has of days"
 # How far back days are looked for that are not listed.
 _DAYS_BACK: Final = 1_100
@@ -59,18 +62,58 @@ class Upkeep:
         self._exchange = Exchange(link, timeout_seconds)
         self.keys = Keys(namespace)
 
-    def begin(self) -> bool:
-        """Marks the ledger's birth, by Redis's clock; False if it has one. Without it its readers call it unknown."""
-        key = self.keys.birth
-        reply = self._exchange.one(request(key, [("SET", key, self._now_us(), "NX")]))
-        return reply is not None
+    def begin(self, rule: Rule | None = None, max_skew_us: int = 5_000_000) -> bool:
+        """Writes the contract of a ledger that begins now, by Redis's clock; False if it has one.
+
+        Where projects are registered that have a contract, the ledger's own was lost, and theirs is written again.
+        Raises ReadError with reason `contract` for a ledger of another protocol.
+        """
+        key = self.keys.contract
+        try:
+            self.contract()
+        except ReadError as error:
+            if error.reason != "no_birth":
+                raise
+        else:
+            return False
+        kept = max((contract.text() for contract in self._of_projects()), key=len, default=None)
+        text = kept or Contract(self._now_us(), max_skew_us, (rule or Rule(),)).text()
+        return self._exchange.one(request(key, [("SET", key, text, "NX")])) is not None
+
+    def contract(self) -> Contract:
+        """The ledger's contract; raises ReadError with reason `no_birth` where it has none."""
+        return self._exchange.run(read_contract(self.keys), self.keys.contract)
+
+    def add_rule(self, rule: Rule) -> Contract:
+        """Makes the rule hold for ids from the day after tomorrow on, and gives it to every project.
+
+        By then every writer knows it: each goes by what its project has. A call that was ended half way is to be
+        repeated.
+        """
+        held, key = self.contract(), self.keys.contract
+        grown = held
+        if replace(rule, from_day=held.rules[-1].from_day) != held.rules[-1]:
+            grown = replace(held, rules=(*held.rules, replace(rule, from_day=self.day_before(-_DAYS_AHEAD))))
+            self._exchange.one(request(key, [("SET", key, grown.text(), "XX")]))
+        for project in self.projects():
+            of = self.keys.project(project)
+            # Naming no group numbers none, and brings the contract along.
+            self._exchange.call("number_groups", (of.meta, of.groups), (grown.text(), UNDATED))
+        return grown
+
+    def _of_projects(self) -> Iterator[Contract]:
+        for project in self.projects():
+            meta = self.keys.project(project).meta
+            told = text(self._exchange.one(request(meta, [("HGET", meta, "contract")])))
+            if told is not None:
+                yield parse_contract(told)
 
     def day_before(self, days: int) -> str:
         """The UTC day `days` before today, YYYYMMDD, by Redis's clock."""
         return day_of(self._now_us() - days * _DAY_US)
 
     def _now_us(self) -> int:
-        return time_us(self._exchange.one(request(self.keys.birth, [("TIME",)])))
+        return time_us(self._exchange.one(request(self.keys.contract, [("TIME",)])))
 
     def close(self) -> None:
         """Ends the connections; a later operation opens new ones."""
@@ -144,7 +187,7 @@ class Upkeep:
             own = (*own, of.deliveries(day), of.events(day))
         else:
             own = (*own, of.counts(SETTLED), of.processing(SETTLED))
-        return integer(self._exchange.call(name, own, (day,)))
+        return integer(self._exchange.call(name, own, ("", day)))
 
     def check(self, project: str) -> list[Difference]:
         """Compares each day's counts and index with its tracked deliveries and events; reads every one of them.

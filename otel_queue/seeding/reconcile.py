@@ -41,10 +41,10 @@ class LedgerParts(NamedTuple):
 
 
 class Reconcile:
-    """Compares all rows, or those of one project, with a ledger that has its birth, and repairs the ledger.
+    """Compares all rows, or those of one project, with a ledger that was begun, and repairs the ledger.
 
     What workers record meanwhile stands. It can be ended at any point and repeated. Raises ReadError, WriteError,
-    StoppedError, and OtelQueueError for a ledger without its birth.
+    and StoppedError.
     """
 
     def __init__(
@@ -68,9 +68,8 @@ class Reconcile:
         """Reconciles; `report` says how far it got when it raises."""
         began = time.monotonic()
         clock = self._pace.patiently(self._ledger.counts.clock)
-        retention = self._ledger.store.retention
-        window = window_at(clock, retention)
-        rest = Rest(min(clock.now_us, self._rows.clock()), retention.max_skew_us)
+        window = window_at(clock)
+        rest = Rest(min(clock.now_us, self._rows.clock()), clock.contract.max_skew_us)
         repairs = RowRepairs(
             self._ledger.store, self._ledger.tracked, rest, self.report, pace=self._pace, birth_us=window.birth_us
         )

@@ -49,7 +49,7 @@ class Seed:
     """Merges the rows into a ledger that has its birth. It can be repeated, and ended at any point.
 
     A row is told as a moment before it was written, so what workers record meanwhile, or have recorded, stands.
-    Raises ReadError, WriteError, StoppedError, and OtelQueueError for a ledger without its birth.
+    Raises ReadError, WriteError and StoppedError.
     """
 
     def __init__(self, rows: Rows, store: LedgerStore, counts: CountsStore, *, pace: Pace, progress: Progress) -> None:
@@ -58,13 +58,14 @@ class Seed:
         self._counts = counts
         self._pace = pace
         self._progress = progress
-        self._skew_us = store.retention.max_skew_us
+        self._skew_us = 0
         self.seeded = Seeded()
 
     def run(self) -> Seeded:
         """Seeds; `seeded` says how far it got when it raises."""
         began = time.monotonic()
-        window = window_at(self._pace.patiently(self._counts.clock), self._store.retention)
+        clock = self._pace.patiently(self._counts.clock)
+        window, self._skew_us = window_at(clock), clock.contract.max_skew_us
         try:
             self._describe_projects()
             self._merge_deliveries(self._rows.deliveries(window.first_id))

@@ -2,8 +2,6 @@
 
 from typing import Final, NamedTuple
 
-from otel_queue.errors import OtelQueueError
-from otel_queue.ledger.batches import Retention
 from otel_queue.ledger.counts import Clock
 from otel_queue.ledger.identity import day_of
 from otel_queue.ulid import lowest_ulid
@@ -23,12 +21,11 @@ class Window(NamedTuple):
     birth_us: int
 
 
-def window_at(clock: Clock, retention: Retention) -> Window:
-    """What is tracked now. Raises OtelQueueError for a ledger without its birth."""
-    if clock.birth_us is None:
-        raise OtelQueueError("the ledger has no birth: run `otel-queue ledger init` first, on the ledger's own Redis")
+def window_at(clock: Clock) -> Window:
+    """What is tracked now."""
+    birth_us, rule = clock.contract.birth_us, clock.contract.rule_of(day_of(clock.now_us))
     today = clock.now_us - clock.now_us % _DAY_US
-    first_day = today - retention.track_days * _DAY_US
-    birth_day = clock.birth_us - clock.birth_us % _DAY_US
-    first_attempt_day = max(today - retention.attempt_days * _DAY_US, birth_day)
-    return Window(lowest_ulid(first_day), day_of(first_day - 1), lowest_ulid(first_attempt_day), clock.birth_us)
+    first_day = today - rule.track_days * _DAY_US
+    birth_day = birth_us - birth_us % _DAY_US
+    first_attempt_day = max(today - rule.attempt_days * _DAY_US, birth_day)
+    return Window(lowest_ulid(first_day), day_of(first_day - 1), lowest_ulid(first_attempt_day), birth_us)

@@ -8,11 +8,13 @@ import subprocess
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from typing import Any
 
 import redis
 
 from otel_queue.config import RedisConfig
-from otel_queue.ledger.batches import MOST_RECORDS, Retention, calls
+from otel_queue.ledger.batches import MOST_RECORDS, calls
+from otel_queue.ledger.contract import Rule
 from otel_queue.ledger.keys import Keys
 from otel_queue.ledger.reader import LedgerReader
 from otel_queue.ledger.scripts import script
@@ -39,7 +41,7 @@ LABEL_SETS = ENDPOINTS * SOURCES * EVENT_TYPES
 DAY_MS = 86_400_000
 SETTLING_SECONDS = 120.0
 # No day of a benchmark is ever too old.
-RETENTION = Retention(track_days=10_000, attempt_days=10_000)
+RULE = Rule(track_days=10_000, attempt_days=10_000)
 
 _TO_CROCKFORD = bytes.maketrans(b"0123456789ABCDEFGHIJKLMNOPQRSTUV", b"0123456789ABCDEFGHJKMNPQRSTVWXYZ")
 
@@ -57,7 +59,7 @@ def read(bench: str) -> Iterator[Result]:
     statuses = ("processing", "success")
     with redis_server() as server:
         store = _store(server)
-        Upkeep(connect(RedisConfig(url=server.url))).begin()
+        Upkeep(connect(RedisConfig(url=server.url))).begin(RULE)
         now_ms = _now_ms()
 
         def created(project: int, endpoint: int, status: str, age_days: int) -> Record:
@@ -143,13 +145,13 @@ def _write_rate(bench: str, server: RedisServer, client: redis.Redis) -> Result:
         kinds = _of_every_kind(RECORDS)
         gc.freeze()
         for name, records in kinds.items():
-            client.flushdb()
+            _empty(client)
             started = time.perf_counter()
             writer.write(records)
             assert writer.flush(SETTLING_SECONDS)
             ours.setdefault(name, []).append(time.perf_counter() - started)
             mine = _entries(client)
-            client.flushdb()
+            _empty(client)
             theirs.setdefault(name, []).append(_redis_benchmark(server, client, name, records))
             # The same work has been done: as many ids are held, give or take those drawn twice.
             assert abs(_entries(client) - mine) < RECORDS / 100, name
@@ -169,14 +171,17 @@ def _redis_benchmark(server: RedisServer, client: redis.Redis, name: str, record
     program = redis_program().with_name("redis-benchmark")
     if not program.exists():
         missing(f"{program} is missing")
-    call = next(calls(records[:MOST_RECORDS], Keys(), RETENTION))
+    call = next(calls(records[:MOST_RECORDS], Keys()))
     client.script_load(script(name).text.decode())
     words = {"record_deliveries": 10, "record_events": 4, "record_attempts": 3}[name]
     arguments: list[str] = []
-    for index, argument in enumerate(call.arguments):
-        place = (index - 4) % words if index >= 4 else -1
-        # An id of 16 bytes and its hash, both drawn anew; a command line cannot carry the NUL of an attempt's field.
-        drawn = {0: "oqid__rand_int__", 1: "__rand_int__"}.get(place)
+    # What an id of now begins with; a command line cannot carry a NUL.
+    now = os.fsdecode((_now_ms() >> 16 | 0x01010101).to_bytes(4, "big"))
+    contract: Any = client.get("oq:contract")
+    for index, argument in enumerate((contract.decode(), *call.arguments[1:])):
+        place = (index - 2) % words if index >= 2 else -1
+        # An id of 16 bytes and its hash, both drawn anew; an attempt's field has a NUL too.
+        drawn = {0: f"{now}__rand_int__", 1: "__rand_int__"}.get(place)
         arguments.append(drawn or str(argument).replace("\0", "|"))
     command = [
         *(str(program), "-h", "127.0.0.1", "-p", str(server.port), "-c", "1", "-P", str(PIPELINED_CALLS)),
@@ -195,12 +200,12 @@ def _write_cpu(bench: str, server: RedisServer, client: redis.Redis) -> Result:
     per_record: list[float] = []
     per_hincrby: list[float] = []
     for _ in range(ROUNDS):
-        client.flushdb()
+        _empty(client)
         lifecycle = _lifecycles(deliveries)
         before = _cpu_seconds(client)
         _write_all(store, lifecycle)
         per_record.append((_cpu_seconds(client) - before) / len(lifecycle))
-        client.flushdb()
+        _empty(client)
         pipe = client.pipeline(transaction=False)
         for field in range(LABEL_SETS):
             pipe.hset("counts", f"{field}:6", 1)
@@ -277,8 +282,15 @@ def ulid(at_ms: int) -> str:
 # Around ----------------------------------------------------------------------------------------------------------
 
 
+def _empty(client: redis.Redis) -> None:
+    """Leaves nothing but the ledger's contract."""
+    contract: Any = client.get("oq:contract")
+    client.flushdb()
+    client.set("oq:contract", contract)
+
+
 def _store(server: RedisServer) -> LedgerStore:
-    return LedgerStore(connect(RedisConfig(url=server.url)), retention=RETENTION)
+    return LedgerStore(connect(RedisConfig(url=server.url)))
 
 
 def _reader(server: RedisServer) -> LedgerReader:

@@ -36,7 +36,7 @@ from tests.export.ways_out import (
     points_of,
     values_of,
 )
-from tests.ledger.ledgers import DAY_US, day_of, now_us, ulid
+from tests.ledger.ledgers import DAY_US, agree_on, day_of, now_us, ulid
 from tests.servers.process import wait_until
 from tests.servers.redis import RedisServer, redis_server
 
@@ -254,7 +254,7 @@ def test_the_pushed_counter_starts_at_the_ledgers_birth(ledger: Ledger, redis_se
     ledger.write(*story())
     with redis_server.client() as client:
         birth_us = 1_700_000_000_123_456
-        client.set("oq:birth", birth_us)
+        agree_on(client, birth_us=birth_us)
     metric = metrics_of(pushed_by(pipeline(redis_server.url), sink))[ATTEMPTS]
     starts = {point.start_time_unix_nano for point in metric.sum.data_points}
     # Seconds as a float are exact to a microsecond.

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from otel_queue import lifecycle
 from otel_queue.asynq.payload import MOST_BYTES, PayloadError, PayloadLabels, read_payload
-from otel_queue.ledger.batches import Retention, calls
+from otel_queue.ledger.batches import calls
 from otel_queue.ledger.keys import Keys
 from otel_queue.middleware import ENDPOINT, ENQUEUED_AT, EVENT_TYPE, PROJECT, SOURCE, Task, enqueue, recorded
 from otel_queue.redis_client import pack
@@ -90,7 +90,7 @@ def test_a_length_that_is_told_and_not_sent_costs_nothing() -> None:
 
 def packed_for_redis(records: list[lifecycle.Record]) -> int:
     """How many records the ledger is sent; raises for one that it cannot be sent."""
-    found = list(calls(records, Keys(), Retention()))
+    found = list(calls(records, Keys()))
     for call in found:
         pack("EVALSHA", *call.keys, *call.arguments)
     return sum(call.records for call in found)

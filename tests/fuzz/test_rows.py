@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 
-from otel_queue.ledger.batches import Retention, calls
+from otel_queue.ledger.batches import calls
 from otel_queue.ledger.keys import Keys
 from otel_queue.lifecycle import DeliveryCreated, EventCreated, Record
 from otel_queue.postgres.database import Database
@@ -113,7 +113,7 @@ def test_rows_with_odd_texts_come_as_they_are_stored_and_can_be_sent_to_the_ledg
     records += [
         DeliveryCreated(row.project, row.id, row.updated_us, row.endpoint, row.event_type, row.source) for row in told
     ]
-    sent = list(calls(records, Keys(), Retention()))
+    sent = list(calls(records, Keys()))
     assert sum(call.records for call in sent) == len(events) + len(deliveries)
     for call in sent:
         pack("EVALSHA", *call.keys, *call.arguments)

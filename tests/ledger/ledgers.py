@@ -6,13 +6,13 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import redis
 
 from otel_queue.config import RedisConfig
-from otel_queue.ledger.batches import Retention
+from otel_queue.ledger.contract import Rule, parse_contract
 from otel_queue.ledger.families import ledger_families
 from otel_queue.ledger.reader import LedgerReader, LedgerSnapshot
 from otel_queue.ledger.store import LedgerStore, Written
@@ -46,7 +46,7 @@ KINDS = {
 
 # Every key that may be without a TTL, and its type, typed from docs/ledger-protocol.md and not from the code.
 PERMANENT = {
-    r"oq:birth": "string",
+    r"oq:contract": "string",
     r"oq:projects": "set",
     r"oq:\{[^{}]+\}:meta": "hash",
     r"oq:\{[^{}]+\}:groups": "hash",
@@ -88,14 +88,14 @@ def expected(records: Iterable[Record], now: float, *, track_days: int = 30, att
 
 
 class Ledger:
-    """Reads anew each time, with nothing remembered; begun on construction."""
+    """Reads anew each time, with nothing remembered; begun on construction, with this contract."""
 
-    def __init__(self, url: str, retention: Retention | None = None) -> None:
+    def __init__(self, url: str, rule: Rule | None = None, *, max_skew_us: int = 5_000_000) -> None:
         self.url = url
         self._link = connect(RedisConfig(url=url))
-        self.store = LedgerStore(self._link, retention=retention)
+        self.store = LedgerStore(self._link)
         self.upkeep = Upkeep(self._link)
-        self.upkeep.begin()
+        self.upkeep.begin(rule, max_skew_us)
 
     def write(self, *records: Record) -> Written:
         return self.store.write(records, time.monotonic() + WRITE_SECONDS)
@@ -117,6 +117,16 @@ class Ledger:
 
     def close(self) -> None:
         self.store.close()
+
+
+def agree_on(client: redis.Redis, **changed: Any) -> None:
+    """Changes the contract of a ledger and of all its projects, as if it had always been that one."""
+    held: Any = client.get("oq:contract")
+    text = replace(parse_contract(held), **changed).text()
+    client.set("oq:contract", text)
+    metas: Any = client.keys("oq:{*}:meta")
+    for meta in metas:
+        client.hset(meta, "contract", text)
 
 
 def families_of(snapshot: LedgerSnapshot) -> Families:

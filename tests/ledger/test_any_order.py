@@ -124,6 +124,7 @@ def test_no_count_is_below_zero_after_any_single_record(
 ) -> None:
     with redis_server.client() as client:
         client.flushall()
+        ledger.upkeep.begin()
         for one in told[1]:
             ledger.write(one)
             for held in contents(client).values():

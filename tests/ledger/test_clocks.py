@@ -4,7 +4,6 @@ from itertools import permutations
 
 import pytest
 
-from otel_queue.ledger.batches import Retention
 from otel_queue.lifecycle import DeliveryCreated, Record, StatusSet
 from tests.ledger.ledgers import DAY_US, Ledger, assert_same, expected, now_us, ulid
 from tests.ledger.oracle import DELIVERIES
@@ -72,7 +71,7 @@ def test_a_status_from_hours_ahead_that_is_told_again_is_a_duplicate(ledger: Led
 
 
 def test_within_the_allowed_skew_a_time_stands_as_told(redis_server: RedisServer) -> None:
-    ledger = Ledger(redis_server.url, Retention(max_skew_us=60_000_000))
+    ledger = Ledger(redis_server.url, max_skew_us=60_000_000)
     ledger.write(StatusSet("p", ID, "success", now_us() + 50_000_000, "E", "t", "S"))
     ledger.write(StatusSet("p", ID, "retry", now_us() + 40_000_000))
     assert status_of(ledger) == "success"

@@ -7,7 +7,7 @@ import pytest
 
 from otel_queue.config import RedisConfig
 from otel_queue.errors import ReadError
-from otel_queue.ledger.batches import Retention
+from otel_queue.ledger.contract import Rule
 from otel_queue.ledger.families import tally_families
 from otel_queue.ledger.keys import Keys
 from otel_queue.ledger.reader import LedgerReader
@@ -125,7 +125,7 @@ def test_totals_over_all_projects_are_absent_while_one_of_them_cannot_be_read(fi
 
 
 def test_a_ledger_without_its_birth_is_unknown_and_not_empty(filled: Ledger, client: Any) -> None:
-    client.delete("oq:birth")
+    client.delete("oq:contract")
     with pytest.raises(ReadError) as raised:
         filled.snapshot()
     assert raised.value.reason == "no_birth"
@@ -196,7 +196,7 @@ def test_repairing_a_day_that_is_whole_changes_nothing(filled: Ledger, client: A
 
 
 def test_a_group_beyond_the_hard_cap_counts_under_other(redis_server: RedisServer) -> None:
-    ledger = Ledger(redis_server.url, Retention(most_groups=2))
+    ledger = Ledger(redis_server.url, Rule(most_groups=2))
     ledger.write(*(StatusSet("p", f"d{number}", "success", NOW_US, f"E{number}", "t", "S") for number in range(5)))
     assert ledger.families()[DELIVERIES] == {
         ("p", "", "E0", "success", "t", "S", "", ""): 1.0,

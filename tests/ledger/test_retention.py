@@ -8,7 +8,7 @@ import redis
 
 from otel_queue.config import RedisConfig
 from otel_queue.errors import OtelQueueError
-from otel_queue.ledger.batches import Retention
+from otel_queue.ledger.contract import Contract, Rule
 from otel_queue.ledger.scripts import script
 from otel_queue.ledger.tracked import Description, Tracked
 from otel_queue.lifecycle import (
@@ -148,27 +148,31 @@ def test_a_day_that_is_not_over_is_closed_by_nobody(redis_server: RedisServer, l
 @pytest.mark.parametrize("name", ["expire_day", "fold_day"])
 def test_the_scripts_too_refuse_a_day_that_is_not_over(redis_server: RedisServer, name: str) -> None:
     keys = [f"oq:{{p}}:{key}" for key in ("meta", "days", "counts", "processing", "deliveries", "events")]
+    contract = Contract(NOW_US).text()
     with redis_server.client() as client:
         try:
-            answer = client.eval(script(name).text.decode(), len(keys), *keys, day_of(NOW_US + DAY_US))
+            answer = client.eval(script(name).text.decode(), len(keys), *keys, contract, day_of(NOW_US + DAY_US))
         except redis.ResponseError as error:
             answer = str(error).rpartition("is not over")[1]
         assert answer == ([0, 0, 0, 1] if name == "expire_day" else "is not over")
         assert client.hmget(keys[0], "expired", "folded") == [None, None]
-        client.eval(script(name).text.decode(), len(keys), *keys, YESTERDAY)
+        client.eval(script(name).text.decode(), len(keys), *keys, contract, YESTERDAY)
         assert client.hget(keys[0], "expired" if name == "expire_day" else "folded") == YESTERDAY.encode()
 
 
 def test_the_scripts_know_the_day_that_it_is_until_the_last_day_of_ids(redis_server: RedisServer) -> None:
-    text = (resources.files("otel_queue.ledger") / "closing.lua").read_text(encoding="utf-8")
-    at_any_time = text.replace("redis.call('TIME')[1]", "ARGV[2]")
+    text = (resources.files("otel_queue.ledger") / "contract.lua").read_text(encoding="utf-8")
+    at_any_time = text.replace("redis.call('TIME')", "{ARGV[3], 0}")
     assert at_any_time != text
+    contract = Contract(NOW_US).text()
     times = [*range(1_451_606_400, 4_102_444_800, 86_400), *range(1_451_606_399 + 86_400, 4_102_444_800, 86_400)]
     with redis_server.client() as client:
         pipe = client.pipeline(transaction=False)
         for second in times:
-            pipe.eval(f"{at_any_time} return today()", 0, "20160101", second)
-        assert [day.decode() for day in pipe.execute()] == [day_of(second * 1_000_000) for second in times]
+            pipe.eval(f"{at_any_time} return {{today(), end_of(today())}}", 1, "oq:{p}:meta", contract, "", second)
+        assert [(day.decode(), end) for day, end in pipe.execute()] == [
+            (day_of(second * 1_000_000), second // 86_400 * 86_400 + 86_400) for second in times
+        ]
 
 
 def test_a_ledger_begins_and_ages_by_the_clock_of_redis(
@@ -177,7 +181,7 @@ def test_a_ledger_begins_and_ages_by_the_clock_of_redis(
     truly = time.time
     ledger.write(*THREE_DAYS)
     with redis_server.client() as client:
-        client.delete("oq:birth")
+        client.delete("oq:contract")
     monkeypatch.setattr(time, "time", lambda: truly() + 40 * 86_400)
     monkeypatch.setattr(time, "time_ns", lambda: int(time.time() * 1e9))
     assert ledger.upkeep.begin()
@@ -206,7 +210,7 @@ def test_attempts_older_than_their_window_are_late_and_not_counted(ledger: Ledge
 
 
 def test_days_older_than_is_tracked_are_late(redis_server: RedisServer) -> None:
-    ledger = Ledger(redis_server.url, Retention(track_days=2))
+    ledger = Ledger(redis_server.url, Rule(track_days=2))
     inside, outside = ulid(NOW_US - 2 * DAY_US, 1), ulid(NOW_US - 4 * DAY_US, 1)
     records = [EventCreated("p", id_, NOW_US, "S") for id_ in (inside, outside)]
     assert ledger.write(*records) == (1, 0, 1, 0)
@@ -252,7 +256,7 @@ def test_ids_that_tell_no_day_do_not_expire(ledger: Ledger) -> None:
 
 
 def test_a_time_ahead_of_redis_is_clamped_so_a_later_status_still_stands(redis_server: RedisServer) -> None:
-    ledger = Ledger(redis_server.url, Retention(max_skew_us=0))
+    ledger = Ledger(redis_server.url, max_skew_us=0)
     ahead = StatusSet("p", "d", "processing", now_us() + DAY_US, "E", "t", "S")
     assert ledger.write(ahead) == (1, 0, 0, 1)
     assert ledger.write(StatusSet("p", "d", "retry", now_us())) == (1, 0, 0, 0)
@@ -266,7 +270,7 @@ def test_within_the_allowed_skew_nothing_is_clamped(ledger: Ledger) -> None:
 
 
 def test_a_description_ahead_of_redis_is_clamped_so_a_later_name_still_stands(redis_server: RedisServer) -> None:
-    ledger = Ledger(redis_server.url, Retention(max_skew_us=0))
+    ledger = Ledger(redis_server.url, max_skew_us=0)
     assert ledger.write(ProjectDescribed("p", now_us() + 365 * DAY_US, "Old", "o", "Org")) == (0, 0, 0, 1)
     ledger.write(ProjectDescribed("p", NOW_US, "Older", "o", "Org"))
     assert ledger.snapshot().projects[0].names == ("Old", "o", "Org")

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from otel_queue.config import RedisConfig
-from otel_queue.ledger.batches import Retention
+from otel_queue.ledger.contract import Rule
 from otel_queue.ledger.identity import identify
 from otel_queue.ledger.reader import LedgerReader
 from otel_queue.ledger.tracked import Place, Tracked
@@ -22,12 +22,12 @@ RECORDS: list[Record] = [
     EventCreated("p", ulid(LONG_AGO_US, 1), LONG_AGO_US, "S"),
     AttemptMade("p", ulid(NOW_US, 1), NOW_US, "E", True, 200),
 ]
-RETENTION = Retention(track_days=90)
+RULE = Rule(track_days=90)
 
 
 @pytest.fixture
 def filled(redis_server: RedisServer) -> Any:
-    opened = Ledger(redis_server.url, RETENTION)
+    opened = Ledger(redis_server.url, RULE)
     opened.write(*RECORDS)
     yield opened
     opened.close()
@@ -99,7 +99,7 @@ def test_a_project_that_has_no_days_for_a_good_reason_is_whole(
         filled.upkeep.fold("q", YESTERDAY)
     elif gone == "forgotten":
         place, identity = Place("event", "q", YESTERDAY), identify(event.event_id)
-        tracked = Tracked(connect(RedisConfig(url=filled.url)), retention=RETENTION)
+        tracked = Tracked(connect(RedisConfig(url=filled.url)))
         [state] = tracked.find({place: [identity]})[place].states
         assert state is not None
         assert tracked.forget(place, [(identity, state)]) == [True]

@@ -57,7 +57,7 @@ def test_what_redis_refuses_stays_queued_within_the_bound(refusing_url: str) -> 
     assert not writer.close(0.0)
 
 
-def test_a_writer_before_which_nothing_answers_only_queues(redis_server: RedisServer) -> None:
+def test_a_writer_before_which_nothing_answers_only_queues(redis_server: RedisServer, ledger: Ledger) -> None:
     with slow_proxy(redis_server.port) as proxy:
         proxy.blackhole()
         writer = buffered(f"redis://127.0.0.1:{proxy.port}/0", most_records=50, timeout_seconds=0.1)
@@ -71,7 +71,7 @@ def test_a_writer_before_which_nothing_answers_only_queues(redis_server: RedisSe
 
 
 def test_every_outage_is_told_once_and_so_is_its_end(
-    redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+    redis_server: RedisServer, ledger: Ledger, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "otel_queue.ledger.writer")
     with slow_proxy(redis_server.port) as proxy:

@@ -6,7 +6,6 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from otel_queue.config import RedisConfig
-from otel_queue.ledger.batches import Retention
 from otel_queue.ledger.counts import CountsStore
 from otel_queue.ledger.store import LedgerStore
 from otel_queue.ledger.tracked import Tracked
@@ -27,7 +26,6 @@ def reconciles(
     gateway: Gateway,
     url: str,
     *,
-    retention: Retention | None = None,
     project: str | None = None,
     is_dry: bool = False,
     wrap: Wrap = lambda link: link,
@@ -42,10 +40,10 @@ def reconciles(
             return wrap(opened)
 
         parts = LedgerParts(
-            LedgerStore(link(), retention=retention),
-            Tracked(link(), retention=retention),
+            LedgerStore(link()),
+            Tracked(link()),
             Upkeep(link()),
-            CountsStore(link(), retention=retention),
+            CountsStore(link()),
         )
         rows = rows_of(gateway, project=project, **arguments)
         pace = Pace(0.0, threading.Event(), patience_seconds=())

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from tests.ledger.ledgers import DAY_US, Ledger, day_of, now_us, ulid
+from tests.ledger.ledgers import DAY_US, Ledger, agree_on, day_of, now_us, ulid
 from tests.postgres.gateway import Gateway
 from tests.seeding.reconciles import reconcile, repaired
 from tests.seeding.seeds import assert_agree, seed
@@ -112,7 +112,7 @@ def everything(client: Any) -> dict[bytes, bytes]:
 def seeded_scene(gateway: Gateway, ledger: Ledger, redis_server: RedisServer) -> Iterator[Scene]:
     """In step, since before the days that it has."""
     with redis_server.client() as client:
-        client.set("oq:birth", NOON_US - DAY_US)
+        agree_on(client, birth_us=NOON_US - DAY_US)
         fill_days(gateway)
         assert seed(gateway, ledger.url).is_complete
         yield Scene(gateway, ledger, client)

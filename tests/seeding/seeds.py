@@ -6,7 +6,6 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 from otel_queue.config import RedisConfig
-from otel_queue.ledger.batches import Retention
 from otel_queue.ledger.counts import CountsStore
 from otel_queue.ledger.store import LedgerStore
 from otel_queue.postgres.database import Database
@@ -32,17 +31,17 @@ def rows_of(gateway: Gateway, **arguments: Any) -> Rows:
 
 
 @contextmanager
-def seeds(gateway: Gateway, url: str, *, retention: Retention | None = None, **arguments: Any) -> Iterator[Seed]:
+def seeds(gateway: Gateway, url: str, **arguments: Any) -> Iterator[Seed]:
     with (
-        closing(LedgerStore(connect(RedisConfig(url=url)), retention=retention)) as store,
-        closing(CountsStore(connect(RedisConfig(url=url)), retention=retention)) as counts,
+        closing(LedgerStore(connect(RedisConfig(url=url)))) as store,
+        closing(CountsStore(connect(RedisConfig(url=url)))) as counts,
     ):
         pace = Pace(0.0, threading.Event(), patience_seconds=())
         yield Seed(rows_of(gateway, **arguments), store, counts, pace=pace, progress=Progress(0))
 
 
-def seed(gateway: Gateway, url: str, *, retention: Retention | None = None, **arguments: Any) -> Seeded:
-    with seeds(gateway, url, retention=retention, **arguments) as opened:
+def seed(gateway: Gateway, url: str, **arguments: Any) -> Seeded:
+    with seeds(gateway, url, **arguments) as opened:
         return opened.run()
 
 

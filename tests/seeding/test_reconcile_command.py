@@ -148,7 +148,7 @@ def test_attempts_whose_rows_may_still_come_are_not_taken_for_workers_own(
 
 
 def test_a_ledger_without_its_birth_is_not_reconciled(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
-    scene.client.delete("oq:birth")
+    scene.client.delete("oq:contract")
     assert main(["reconcile", "--pause", "0"]) == USAGE
     assert "otel-queue ledger init" in capsys.readouterr().err
 

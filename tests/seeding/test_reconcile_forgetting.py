@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from otel_queue.config import RedisConfig
-from otel_queue.ledger.batches import Retention
+from otel_queue.ledger.contract import Rule
 from otel_queue.ledger.identity import identify
 from otel_queue.ledger.tracked import Kind, Place, Tracked
 from otel_queue.lifecycle import DeliveryCreated, EventCreated, Record, StatusSet
 from otel_queue.postgres.rows import Batch, DeliveryRow, Rows
 from otel_queue.redis_client import connect
-from tests.ledger.ledgers import DAY_US, Ledger, assert_same, contents, expected, now_us, ulid
+from tests.ledger.ledgers import DAY_US, Ledger, agree_on, assert_same, contents, expected, now_us, ulid
 from tests.postgres.gateway import DELIVERIES, EVENTS, Gateway
 from tests.seeding.reconciles import reconcile, repaired
 from tests.seeding.scene import (
@@ -271,13 +271,14 @@ def test_a_status_that_nobody_knows_is_left_and_named(scene: Scene) -> None:
 def test_labels_beyond_the_hard_cap_are_not_compared(
     gateway: Gateway, ledger: Ledger, redis_server: RedisServer
 ) -> None:
-    retention = Retention(most_groups=1)
+    with redis_server.client() as client:
+        agree_on(client, rules=(Rule(most_groups=1),))
     add_event(gateway, event_id(0, 0), NOON_US)
     add_delivery(gateway, FIRST, event_id(0, 0), NOON_US)
-    assert repaired(reconcile(gateway, ledger.url, retention=retention)) == {
+    assert repaired(reconcile(gateway, ledger.url)) == {
         "delivery missing": 1, "event missing": 1, "project names": 1,
     }  # fmt: skip
-    assert repaired(reconcile(gateway, ledger.url, retention=retention)) == {}
+    assert repaired(reconcile(gateway, ledger.url)) == {}
 
 
 def test_rows_that_are_read_again_do_not_hide_what_is_gone(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

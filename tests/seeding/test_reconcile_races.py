@@ -6,12 +6,11 @@ from functools import partial
 
 import pytest
 
-from otel_queue.ledger.batches import Retention
 from otel_queue.ledger.scripts import script
 from otel_queue.lifecycle import DeliveryCreated, Record, StatusSet
 from otel_queue.redis_client import Answers, RedisLink, Request
 from otel_queue.seeding.repairs import Rest
-from tests.ledger.ledgers import Ledger, day_of, now_us, ulid
+from tests.ledger.ledgers import Ledger, agree_on, day_of, now_us, ulid
 from tests.postgres.gateway import Gateway
 from tests.seeding.reconciles import Interrupted, reconcile, repaired
 from tests.seeding.scene import (
@@ -258,7 +257,8 @@ def test_a_standby_that_is_behind_undoes_nothing(scene: Scene) -> None:
         scene.ledger.write(StatusSet("P", LAST, "failure", now_us()))
         behind = Gateway.__new__(Gateway)  # nothing is to be emptied
         behind.server, behind.database = standby, scene.gateway.database
-        report = reconcile(behind, scene.ledger.url, retention=Retention(max_skew_us=0))
+        agree_on(scene.client, max_skew_us=0)
+        report = reconcile(behind, scene.ledger.url)
     assert repaired(report) == {}
     assert report.moving == {("P", "delivery"): 1}
     scene.assert_agrees()

@@ -9,11 +9,11 @@ import pytest
 
 from otel_queue.cli import FINE, main
 from otel_queue.errors import WriteError
-from otel_queue.ledger.batches import Retention
+from otel_queue.ledger.contract import Rule
 from otel_queue.ledger.store import Written
 from otel_queue.lifecycle import AttemptMade, DeliveryCreated, EventCreated, StatusSet
 from otel_queue.postgres.rows import Batch, DeliveryRow, Rows
-from tests.ledger.ledgers import DAY_US, Ledger, contents, day_of, now_us, ulid
+from tests.ledger.ledgers import DAY_US, Ledger, agree_on, contents, day_of, now_us, ulid
 from tests.postgres.gateway import ATTEMPTS, DELIVERIES, EVENTS, Gateway
 from tests.seeding.scene import add_attempt, add_delivery
 from tests.seeding.seeds import assert_agree, seed, seeds
@@ -169,12 +169,13 @@ def test_old_deliveries_in_processing_that_are_read_again_count_once(
 
 
 def test_a_row_made_after_the_midnight_behind_its_id_is_of_the_last_day_that_is_not_tracked(
-    gateway: Gateway, ledger: Ledger
+    gateway: Gateway, ledger: Ledger, redis_server: RedisServer
 ) -> None:
-    retention = Retention(track_days=4)
+    with redis_server.client() as client:
+        agree_on(client, rules=(Rule(track_days=4),))
     first_us = now_us() // DAY_US * DAY_US - 4 * DAY_US
     add_delivery(gateway, ulid(first_us - 3_000, 1), "gone", first_us + 1, "Processing")
-    seeded = seed(gateway, ledger.url, retention=retention)
+    seeded = seed(gateway, ledger.url)
     assert (seeded.is_complete, seeded.old_days) == (True, 1)
     [project] = ledger.snapshot().projects
     assert list(project.days) == [day_of(first_us - 1)]
@@ -349,17 +350,23 @@ def test_one_project_is_seeded_alone(gateway: Gateway, ledger: Ledger) -> None:
     assert {labels[0] for labels in ledger.families()[DELIVERIES]} == {"Q"}
 
 
-def test_groups_beyond_the_cap_count_as_other(gateway: Gateway, ledger: Ledger) -> None:
+def test_groups_beyond_the_cap_count_as_other(gateway: Gateway, ledger: Ledger, redis_server: RedisServer) -> None:
+    with redis_server.client() as client:
+        agree_on(client, rules=(Rule(most_groups=4),))
     for number in range(6):
         gateway.delivery(ulid(now_us() - 40 * DAY_US, number), "gone", "Processing", endpoint=f"E{number}")
-    seed(gateway, ledger.url, retention=Retention(most_groups=4))
+    seed(gateway, ledger.url)
     found = statuses(ledger)
     assert found["other", "processing", "other"] == 2
     assert len(found) == 5
 
 
-def test_what_is_tracked_is_what_the_ledger_still_takes(gateway: Gateway, ledger: Ledger) -> None:
+def test_what_is_tracked_is_what_the_ledger_still_takes(
+    gateway: Gateway, ledger: Ledger, redis_server: RedisServer
+) -> None:
     """Every day from long before to now: none is late, none is counted twice, none is missing."""
+    with redis_server.client() as client:
+        agree_on(client, rules=(Rule(track_days=4),))
     midnight = now_us() // DAY_US * DAY_US
     for days in range(12):
         for number, offset in enumerate((0, DAY_US // 2, DAY_US - 1)):
@@ -367,7 +374,7 @@ def test_what_is_tracked_is_what_the_ledger_still_takes(gateway: Gateway, ledger
             gateway.delivery(id_, "gone", "Success", seconds=None)
             gateway.event(id_)
     gateway.execute("UPDATE convoy.events SET created_at = NULL")
-    seeded = seed(gateway, ledger.url, retention=Retention(track_days=4))
+    seeded = seed(gateway, ledger.url)
     assert seeded.is_complete
     assert sum(statuses(ledger).values()) == 36
     assert sum(ledger.families()[EVENTS].values()) == 36

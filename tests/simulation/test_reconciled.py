@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.ledger.ledgers import Ledger
+from tests.ledger.ledgers import Ledger, agree_on
 from tests.ledger.oracle import ATTEMPTS, DELIVERIES, EVENTS, Families
 from tests.postgres.gateway import Gateway
 from tests.servers.redis import RedisServer
@@ -39,7 +39,7 @@ def fill(run: Run, ledger: Ledger, redis_server: RedisServer) -> None:
     """What was told, in a ledger that is as old as the gateway: attempts are counted since its birth."""
     run.fill(ledger)
     with redis_server.client() as client:
-        client.set("oq:birth", run.simulation.start_us)
+        agree_on(client, birth_us=run.simulation.start_us)
 
 
 def without_sources(families: Families) -> dict[tuple[str, ...], float]:
