@@ -1,5 +1,6 @@
 """The lanes that a configuration asks for, each with a connection of its own."""
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -33,6 +34,8 @@ _SLOW_LANE_INTERVALS: Final = 3
 # they do not come more often.
 _LOOK_SECONDS: Final = 5.0
 # How often `serve` looks for days to expire; every replica may, since a day expires once.
+_log: Final = logging.getLogger(__name__)
+
 _RETENTION_SECONDS: Final = 3600.0
 # So many projects whose days could not be expired are named.
 _REFUSED_SHOWN: Final = 10
@@ -78,7 +81,7 @@ def slow_lanes(config: Config) -> list[Lane]:
         ("memory", queue.memory_interval_seconds, _memory_collector(queue_inspector(config))),
         ("task_types", queue.task_types_interval_seconds, _task_type_collector(queue_inspector(config), queue)),
     ]
-    if config.reads("ledger") and config.ledger.retention_days:
+    if config.reads("ledger"):
         slow.append(("retention", _RETENTION_SECONDS, _retention_collector(config)))
     if config.reads("postgres") and config.postgres.dsn is not None:
         shadow, look = shadow_witness(config), min(_LOOK_SECONDS, config.postgres.interval_seconds)
@@ -174,13 +177,23 @@ def _retention_collector(config: Config) -> Callable[[], Collected]:
 
     def collect() -> Collected:
         # By Redis's clock: a day that is taken out by mistake does not come back.
-        through, projects = upkeep.day_before(config.ledger.retention_days), upkeep.projects()
-        closed = close_each(projects, lambda project: upkeep.expire(project, through))
-        refused = {project: error for project, error in closed if not isinstance(error, int)}
+        days, projects = config.ledger.retention_days, upkeep.projects()
+        through = upkeep.day_before(days)
+
+        def end(project: str) -> None:
+            if days:
+                upkeep.expire(project, through)
+            upkeep.settle(project)
+
+        refused = {project: error for project, error in close_each(projects, end) if error is not None}
+        if not days and refused and all(error.reason == "permission" for error in refused.values()):
+            # An exporter may be a user that only reads; somebody else settles then.
+            _log.info("ledger: days are not settled by this exporter, which may not write: see docs/security.md")
+            return Collected([])
         if refused:
             of = f"{len(refused)} of {number_of(len(projects), 'project')}"
             errors = "; ".join(f"{project}: {error}" for project, error in islice(refused.items(), _REFUSED_SHOWN))
-            raise WriteError(next(iter(refused.values())).reason, f"days up to {through} stay in {of}: {errors}")
+            raise WriteError(next(iter(refused.values())).reason, f"days are not ended in {of}: {errors}")
         return Collected([])
 
     return collect

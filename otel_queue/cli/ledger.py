@@ -18,7 +18,7 @@ _UNLISTED: Final = "unlisted"
 
 def add_command(commands: Any) -> None:
     """Adds `ledger` and what can be done with it."""
-    parser = commands.add_parser("ledger", help="begin, show, check, repair, expire, estimate the ledger")
+    parser = commands.add_parser("ledger", help="begin, show, check, repair, expire, settle, estimate the ledger")
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     for name, run, help_text in (
         ("init", _init, "begin the ledger, or change for how long later ids are tracked"),
@@ -26,7 +26,7 @@ def add_command(commands: Any) -> None:
         ("check", _check, "compare counts with what is tracked; exit 1 for a difference"),
         ("repair", _repair, "count days with a difference anew"),
         ("expire", _expire, "take days out of the counts"),
-        ("fold", _fold, "add days that are no longer tracked to the settled counts"),
+        ("settle", _settle, "end what is no longer tracked; `serve` does it by itself"),
         ("estimate", _estimate, "series that a set of labels would cost"),
     ):
         action = actions.add_parser(name, help=help_text)
@@ -48,7 +48,7 @@ def add_command(commands: Any) -> None:
             )  # fmt: skip
         if name not in ("init", "estimate"):
             action.add_argument("--project", help="only this project")
-        if name in ("expire", "fold"):
+        if name == "expire":
             action.add_argument("--through", required=True, metavar="YYYYMMDD", help="this UTC day and all before")
         add_settings(action, ("redis", "domain", "ledger") if name == "estimate" else ("redis", "ledger"))
 
@@ -181,24 +181,31 @@ def _repair(options: argparse.Namespace) -> int:
 
 
 def _expire(options: argparse.Namespace) -> int:
-    return _close(options, "expire", "expired")
+    upkeep = _upkeep(options)
+    return _each(options, upkeep, "expired", lambda project: number_of(upkeep.expire(project, options.through), "day"))
 
 
-def _fold(options: argparse.Namespace) -> int:
-    return _close(options, "fold", "folded")
+def _settle(options: argparse.Namespace) -> int:
+    upkeep = _upkeep(options)
+
+    def settle(project: str) -> str:
+        ended = upkeep.settle(project)
+        return f"{number_of(ended.days, 'day')}, {number_of(ended.undated, 'undated id')}"
+
+    return _each(options, upkeep, "settled", settle)
 
 
-def _close(options: argparse.Namespace, action: str, done: str) -> int:
+def _each(options: argparse.Namespace, upkeep: Any, done: str, end: Callable[[str], str]) -> int:
+    from otel_queue.errors import OtelQueueError
     from otel_queue.ledger.upkeep import close_each
 
-    upkeep, status = _upkeep(options), FINE
-    close: Callable[[str, str], int] = getattr(upkeep, action)
-    for project, closed in close_each(_projects(upkeep, options), lambda project: close(project, options.through)):
-        if isinstance(closed, int):
-            print(f"{project}: {number_of(closed, 'day')} {done}")
-        else:
-            print(f"otel-queue: {project}: not {done} ({closed.reason}): {closed}", file=sys.stderr)
+    status = FINE
+    for project, ended in close_each(_projects(upkeep, options), end):
+        if isinstance(ended, OtelQueueError):
+            print(f"otel-queue: {project}: not {done} ({ended.reason}): {ended}", file=sys.stderr)
             status = FINDING
+        else:
+            print(f"{project}: {ended} {done}")
     return status
 
 

@@ -80,9 +80,9 @@ def _recording(group: tuple[str, str, str], arguments: list[Word], keys: Keys) -
     of = keys.project(project)
     own: tuple[bytes, ...]
     if name == "record_deliveries":
-        own = (of.days, of.counts(day), of.processing(day), of.deliveries(day))
+        own = (of.days, of.deliveries(day))
     elif name == "record_events":
-        own = (of.days, of.counts(day), of.events(day))
+        own = (of.days, of.events(day))
     else:
         own = (of.attempts, of.days, of.attempt_ids(day))
     return Call(name, project, (of.meta, of.groups, *own), ("", day, *arguments), len(arguments) // _WORDS[name])
@@ -165,6 +165,4 @@ def _described(record: ProjectDescribed, of: ProjectKeys) -> Call:
 
 
 def _expired(record: DayExpired, of: ProjectKeys) -> Call:
-    day = record.day
-    own = (of.meta, of.days, of.counts(day), of.processing(day), of.deliveries(day), of.events(day))
-    return Call("expire_day", record.project, own, ("", day), 1)
+    return Call("expire_day", record.project, (of.meta, of.days), ("", record.day), 1)

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TypeVar
 
 from otel_queue.errors import WriteError
+from otel_queue.ledger.identity import UNDATED
+from otel_queue.ledger.keys import ProjectKeys
 from otel_queue.ledger.scripts import script
 from otel_queue.redis_client import (
     ErrorReply,
@@ -19,10 +21,11 @@ from otel_queue.redis_client import (
     reply_reason,
     request,
     taking_apart,
+    text,
 )
 
-# The nodes of a day behind the first: how many a level has, and the number of its first; as in prelude.lua.
-_FANOUTS: Final = (16, 256, 4096)
+# The nodes of a day behind the first: how many a level has, and the number of its first; as in states.lua.
+NODES_OF_A_LEVEL: Final = (16, 256, 4096)
 _FIRST: Final = {16: 1, 256: 17, 4096: 273, 0: 0}
 _NODE_ENTRIES: Final = 128
 _CHUNK: Final = 512
@@ -58,7 +61,7 @@ class Exchange:
         """Ids and states in all nodes of a day, an id once, as far as a search for it would get."""
         seen: set[bytes] = set()
         level = [base]
-        for size in (*_FANOUTS, 0):
+        for size in (*NODES_OF_A_LEVEL, 0):
             has_more = False
             for start in range(0, len(level), _CHUNK):
                 commands = [("HGETALL", node) for node in level[start : start + _CHUNK]]
@@ -75,6 +78,19 @@ class Exchange:
             if not has_more:
                 return
             level = [base + b":%d" % (_FIRST[size] + number) for number in range(size)]
+
+    def undated(self, of: ProjectKeys, kind: bytes, low: int | str, high: int | str) -> Iterator[tuple[bytes, bytes]]:
+        """Undated ids of a kind (b"d", b"e", b"a"), first seen on days of these numbers, and their states as kept."""
+        base = {b"d": of.deliveries, b"e": of.events, b"a": of.attempt_ids}[kind](UNDATED)
+        members = names(self.one(request(of.undated, [("ZRANGEBYSCORE", of.undated, low, high)])))
+        found = [member for member in members if member[:1] == kind]
+        for start in range(0, len(found), _CHUNK):
+            chunk = found[start : start + _CHUNK]
+            commands = [("HGET", base + b":%d" % int.from_bytes(member[1:3], "big"), member[3:]) for member in chunk]
+            for member, reply in zip(chunk, self.ask([request(of.undated, commands)])[0], strict=True):
+                state = text(accepted(reply))
+                if state is not None:
+                    yield member[3:], state
 
     def close(self) -> None:
         """Ends the connections; a later question opens new ones."""

@@ -17,6 +17,7 @@ _FIRST_MS: Final = 1_451_606_400_000  # 2016-01-01
 _LAST_MS: Final = 4_102_444_800_000  # 2100-01-01
 
 _DAY_MS: Final = 86_400_000
+_MARCH_2000: Final = 11_017
 
 
 class Identity(NamedTuple):
@@ -60,11 +61,19 @@ def day_of(time_us: int) -> str:
 def days_up_to(now: float, days: int) -> list[str]:
     """All that may be listed among a project's days: as many days up to tomorrow, and what stands for days."""
     today = int(now * 1e6)
-    return [*(day_of(today - back * _DAY_MS * 1000) for back in range(-1, days)), UNDATED, SETTLED, ATTEMPTS]
+    return [*(day_of(today - back * _DAY_MS * 1000) for back in range(-1, days)), SETTLED, ATTEMPTS]
+
+
+def number_of_day(day: str) -> int:
+    """The days from 1 March 2000 to a day, as the scripts number days."""
+    return end_of(day) // 86_400 - 1 - _MARCH_2000
 
 
 def end_of(day: str) -> int:
-    """The Unix second at which a day ends; 0 for `undated`, which has no end."""
-    if day == UNDATED:
-        return 0
+    """The Unix second at which a day ends."""
     return int(datetime.strptime(day, "%Y%m%d").replace(tzinfo=UTC).timestamp()) + 86_400
+
+
+def end_of_day_number(number: int) -> int:
+    """The Unix second at which the day of that number ends."""
+    return (number + _MARCH_2000 + 1) * 86_400

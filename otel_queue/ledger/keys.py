@@ -72,6 +72,11 @@ class ProjectKeys(NamedTuple):
         """ZSET: number, creation time and id of the deliveries in processing; as the counts."""
         return self.prefix + b":processing:" + day.encode()
 
+    @property
+    def undated(self) -> bytes:
+        """ZSET: ids that tell no day, by the day of their first sight; permanent."""
+        return self.prefix + b":undated"
+
     def deliveries(self, day: str) -> bytes:
         """HASH: the first node of the day's tracked deliveries; TTL."""
         return self.prefix + b":deliveries:" + day.encode()

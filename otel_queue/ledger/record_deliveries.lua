@@ -8,9 +8,10 @@
 --
 -- KEYS[1], KEYS[2], ARGV[1], ARGV[2] as in prelude.lua; a group is endpoint, event type and source
 -- KEYS[3] ZSET  days with counts, by the sequence number of their last change; permanent
--- KEYS[4] HASH  counts of the day, "number:status" -> deliveries; until the day expires or is folded
--- KEYS[5] ZSET  deliveries in processing: number (4 bytes), created (7 bytes), id; all scores 0; as the counts
--- KEYS[6] HASH  tracked deliveries of the day: id -> state; once full, more in KEYS[6]:N; TTL to the end of tracking and a day
+-- KEYS[4] HASH  tracked deliveries of the day: id -> state; once full, more in KEYS[4]:N; TTL to a week after tracking
+-- PREFIX .. counts:DAY      HASH  "number:status" -> deliveries; until the day expires or is folded
+-- PREFIX .. processing:DAY  ZSET  deliveries in processing: number (4 bytes), created (7 bytes), id; all scores 0; as the
+--   counts
 -- ARGV[3...] ten values per record: id, hash of the id, status (its rank, 1 to 6), time, 1 if a created record
 --   else 0, creation time, where that is from (3 told by a created record, 2 told by another, 1 derived from the id
 --   or, where the id tells none, the record's time), and endpoint, event type, source, each "=" and its value, or
@@ -25,7 +26,6 @@ local MIXED, AHEAD = 1, 2
 local FARTHEST = 2 ^ 55
 
 local records = (#ARGV - 2) / 10
-if is_late() then return refuse('delivery', records) end
 
 local triples = {}
 local function triple_of(number)
@@ -107,14 +107,20 @@ local function in_processing(held, id)
   return struct.pack('>I4I7', held.number, held.created) .. id
 end
 
-for record = 1, records do
-  local from = 3 + (record - 1) * 10
-  local id, status, told_at = ARGV[from], tonumber(ARGV[from + 2]), tonumber(ARGV[from + 3])
+local counts_prefix, index_prefix = PREFIX .. 'counts:', PREFIX .. 'processing:'
+
+-- Merges one record into what is held of its delivery.
+local function merge(from)
+  local id, hash, status, told_at = ARGV[from], tonumber(ARGV[from + 1]), tonumber(ARGV[from + 2]), tonumber(ARGV[from + 3])
+  local node, state, of = find(KEYS[4], id, hash)
+  if is_expired(of) or (not state and (is_settled(of) or is_past())) then
+    late = late + 1
+    return
+  end
   local at, was_ahead = clamp(told_at)
   local kind = tonumber(ARGV[from + 4])
-  local is_set, origin = kind == 0, origin_of(id)
+  local is_set, origin = kind == 0, origin_of(id, is_undated and of)
   local created, created_kind = tonumber(ARGV[from + 5]), tonumber(ARGV[from + 6])
-  local node, state = locate(KEYS[6], id, tonumber(ARGV[from + 1]))
   -- A forgotten id still has its place, and nothing is held there.
   local held = state and state ~= '' and decode(state, origin)
   local counted, indexed
@@ -150,15 +156,21 @@ for record = 1, records do
   local merged = encode(held, origin)
   if merged == state then
     unchanged = unchanged + 1
-  else
-    changed = changed + 1
-    keep(node, id, merged, not state)
-    move(KEYS[4], counted, held.number .. ':' .. held.status)
-    local index = held.status == PROCESSING and in_processing(held, id)
-    if index ~= indexed then
-      if indexed then redis.call('ZREM', KEYS[5], indexed) end
-      if index then redis.call('ZADD', KEYS[5], 0, index) end
-    end
+    return
+  end
+  changed = changed + 1
+  local member = counted_as(of)
+  touched[member] = true
+  keep(node, id, merged, of, not state, 'd')
+  keep_open(node, id, merged, of, held.status)
+  move(counts_prefix .. member, counted, held.number .. ':' .. held.status)
+  local index = held.status == PROCESSING and in_processing(held, id)
+  if index ~= indexed then
+    if indexed then redis.call('ZREM', index_prefix .. member, indexed) end
+    if index then redis.call('ZADD', index_prefix .. member, 0, index) end
   end
 end
-return conclude('delivery', KEYS[3], day)
+
+for record = 1, records do merge(3 + (record - 1) * 10) end
+-- A week is the time that there is to settle the day, with its deliveries that are not final.
+return conclude('delivery', KEYS[3], 7)

@@ -5,14 +5,13 @@
 --
 -- KEYS[1], KEYS[2], ARGV[1], ARGV[2] as in prelude.lua; a group is "event" and the source
 -- KEYS[3] ZSET  days with counts, by the sequence number of their last change; permanent
--- KEYS[4] HASH  counts of the day, "number:e" -> events; until the day expires or is folded
--- KEYS[5] HASH  tracked events of the day: id -> state; once full, more in KEYS[5]:N; TTL to the end of tracking and a day
+-- PREFIX .. counts:DAY  HASH  "number:e" -> events; until the day expires or is folded
+-- KEYS[4] HASH  tracked events of the day: id -> state; once full, more in KEYS[4]:N; TTL to a week after tracking
 -- ARGV[3...] four values per record: id, hash of the id, time in Unix microseconds, and "=" and the source, or ""
 --   if it was not told
 -- Returns {changed, unchanged, late, clamped}. A retry changes nothing and counts as unchanged.
 
 local records = (#ARGV - 2) / 4
-if is_late() then return refuse('event', records) end
 
 local function is_better(at, source, held_at, held_source)
   if (source == '') ~= (held_source == '') then return source ~= '' end
@@ -20,12 +19,14 @@ local function is_better(at, source, held_at, held_source)
   return source < held_source
 end
 
-for record = 1, records do
-  local from = 3 + (record - 1) * 4
-  local id, source = ARGV[from], ARGV[from + 3]
-  local at = clamp(tonumber(ARGV[from + 2]))
-  local origin = origin_of(id)
-  local node, state = locate(KEYS[5], id, tonumber(ARGV[from + 1]))
+local function merge(from)
+  local id, hash, source = ARGV[from], tonumber(ARGV[from + 1]), ARGV[from + 3]
+  local node, state, of = find(KEYS[4], id, hash)
+  if is_expired(of) or is_settled(of) or (not state and is_past()) then
+    late = late + 1
+    return
+  end
+  local at, origin = clamp(tonumber(ARGV[from + 2])), origin_of(id, is_undated and of)
   -- A forgotten id still has its place, and nothing is held there.
   local is_held = state and state ~= ''
   local held_number, held_at, held_source
@@ -35,11 +36,14 @@ for record = 1, records do
   end
   if is_held and not is_better(at, source, held_at, held_source) then
     unchanged = unchanged + 1
-  else
-    local number = number_of('event' .. source)
-    changed = changed + 1
-    keep(node, id, encode_event(number, at, origin), not state)
-    move(KEYS[4], held_number and held_number .. ':e', number .. ':e')
+    return
   end
+  changed = changed + 1
+  touched[of] = true
+  local number = number_of('event' .. source)
+  keep(node, id, encode_event(number, at, origin), of, not state, 'e')
+  move(PREFIX .. 'counts:' .. of, held_number and held_number .. ':e', number .. ':e')
 end
-return conclude('event', KEYS[3], day)
+
+for record = 1, records do merge(3 + (record - 1) * 4) end
+return conclude('event', KEYS[3], 7)

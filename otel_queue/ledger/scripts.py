@@ -5,10 +5,10 @@ from functools import cache
 from importlib import resources
 from typing import Final, NamedTuple
 
-# What scripts share, which is put before their text: the contract; what those have that look for ids or number groups,
-# and those that close days.
-_RECORDING: Final = ("contract", "prelude")
-_CLOSING: Final = ("contract", "closing")
+# What scripts share, which is put before their text: the contract; states of ids; what those have that look for ids or
+# number groups, and those that close days.
+_RECORDING: Final = ("contract", "states", "prelude")
+_CLOSING: Final = ("contract", "states", "closing")
 _BEFORE: Final = {
     "record_deliveries": _RECORDING,
     "record_events": _RECORDING,
@@ -18,7 +18,11 @@ _BEFORE: Final = {
     "number_groups": _RECORDING,
     "describe_project": ("contract",),
     "expire_day": _CLOSING,
+    "settle_day": _CLOSING,
     "fold_day": _CLOSING,
+    "keep_open": ("contract", "states"),
+    "end_undated": ("contract", "states"),
+    "free_groups": ("contract",),
 }
 
 

@@ -1,10 +1,10 @@
-"""What the state of a tracked id says; the bytes are those of prelude.lua."""
+"""What the state of a tracked id says; the bytes are those of states.lua."""
 
 import struct
 from typing import Final, NamedTuple
 
 from otel_queue.errors import ReadError
-from otel_queue.ledger.identity import UNDATED
+from otel_queue.ledger.identity import UNDATED, end_of_day_number
 
 TOLD_BY_CREATED: Final = 3
 """The kind of a creation time that a created record told."""
@@ -36,12 +36,12 @@ class EventState(NamedTuple):
 
 def delivery_state(day: str, stored: bytes, state: bytes) -> DeliveryState:
     """The state of an id that is kept under a day; raises ReadError with reason `bad_value` for what is none."""
+    origin, state = _origin(day, stored, state)
     if len(state) < 2:
         raise _bad(state, "delivery")
     first, widths = state[0], state[1]
     far, near = (widths & 7) + 1, (widths >> 3 & 7) + 1
     status_us, labels_us, created_us, group = _numbers(state, 2, "delivery", far, far, near, (widths >> 6) + 1)
-    origin = _origin_us(day, stored)
     if not 0 <= origin + created_us < 1 << 56:
         raise _bad(state, "delivery")
     return DeliveryState(
@@ -57,10 +57,11 @@ def delivery_state(day: str, stored: bytes, state: bytes) -> DeliveryState:
 
 def event_state(day: str, stored: bytes, state: bytes) -> EventState:
     """The state of an id that is kept under a day; raises ReadError with reason `bad_value` for what is none."""
+    origin, state = _origin(day, stored, state)
     if not state:
         raise _bad(state, "event")
     time_us, group = _numbers(state, 1, "event", (state[0] & 7) + 1, (state[0] >> 3) + 1)
-    return EventState(group, _origin_us(day, stored) + time_us)
+    return EventState(group, origin + time_us)
 
 
 def _numbers(state: bytes, position: int, what: str, *widths: int) -> list[int]:
@@ -74,9 +75,11 @@ def _numbers(state: bytes, position: int, what: str, *widths: int) -> list[int]:
     return found
 
 
-def _origin_us(day: str, stored: bytes) -> int:
-    """The time from which the state of an id counts: what a dated id tells, 0 for others."""
-    return 0 if day == UNDATED else int.from_bytes(stored[:6], "big") * 1000
+def _origin(day: str, stored: bytes, state: bytes) -> tuple[int, bytes]:
+    """The time from which a state counts (Unix microseconds), and the state without the day of an undated one."""
+    if day == UNDATED:
+        return end_of_day_number(int.from_bytes(state[:2], "big")) * 1_000_000, state[2:]
+    return int.from_bytes(stored[:6], "big") * 1000, state
 
 
 def _bad(state: bytes, what: str) -> ReadError:

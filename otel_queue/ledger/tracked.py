@@ -7,7 +7,7 @@ from otel_queue.ledger.batches import MOST_RECORDS
 from otel_queue.ledger.contract import Contract, read_contract
 from otel_queue.ledger.counts import EVENTS, DayCounts
 from otel_queue.ledger.exchange import Exchange, accepted, call_of
-from otel_queue.ledger.identity import Identity
+from otel_queue.ledger.identity import UNDATED, Identity
 from otel_queue.ledger.keys import Keys
 from otel_queue.ledger.reader import Labels, label_of
 from otel_queue.redis_client import (
@@ -115,8 +115,8 @@ class Tracked:
     @taking_apart(_WHAT)
     def forget(self, place: Place, held: Sequence[tuple[Identity, bytes]]) -> list[bool]:
         """Takes deliveries or events out that are still in the state given; for each of them whether it was."""
-        of, day = self._keys.project(place.project), place.day
-        own = (of.meta, of.groups, of.days, of.counts(day), of.processing(day), self._base(place))
+        of = self._keys.project(place.project)
+        own = (of.meta, of.groups, of.days, self._base(place))
         forgotten: list[bool] = []
         for start in range(0, len(held), MOST_RECORDS):
             words = [word for id_, state in held[start : start + MOST_RECORDS] for word in (*id_[1:3], state)]
@@ -126,13 +126,19 @@ class Tracked:
 
     def ids(self, place: Place) -> Iterator[tuple[bytes, bytes]]:
         """Stored ids and states of all that is held in a place; an attempt's state is empty."""
-        for stored, state in self._exchange.nodes(self._keys.project(place.project).meta, self._base(place)):
+        of = self._keys.project(place.project)
+        held = self._exchange.nodes(of.meta, self._base(place))
+        if place.day == UNDATED:
+            held = self._exchange.undated(of, place.kind[:1].encode(), "-inf", "+inf")
+        for stored, state in held:
             if state or place.kind == "attempt":  # else it is forgotten
                 yield stored, state
 
     @taking_apart(_WHAT)
     def counted(self, place: Place) -> int:
-        """How many deliveries, or events, the day's counts add up to."""
+        """How many deliveries, or events, the day's counts add up to; or how many undated ids are held."""
+        if place.day == UNDATED:
+            return sum(1 for _ in self.ids(place))
         pairs = self._counts(place.project, place.day)
         return sum(count for (_, kind), count in pairs.items() if (kind == EVENTS) == (place.kind == "event"))
 

@@ -5,21 +5,27 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from otel_queue.errors import OtelQueueError, ReadError, WriteError
 from otel_queue.ledger.contract import Contract, Rule, parse_contract, read_contract
-from otel_queue.ledger.exchange import Exchange
-from otel_queue.ledger.identity import UNDATED, day_of, days_up_to
+from otel_queue.ledger.exchange import NODES_OF_A_LEVEL, Exchange, accepted
+from otel_queue.ledger.identity import UNDATED, day_of, days_up_to, end_of, number_of_day
 from otel_queue.ledger.keys import ATTEMPTS, SETTLED, Keys, ProjectKeys
 from otel_queue.ledger.reader import PROCESSING
 from otel_queue.ledger.states import delivery_state, event_state, in_processing
 from otel_queue.redis_client import RedisLink, array, integer, names, request, scored, taking_apart, text, time_us
 
+_T = TypeVar("_T")
 _DAY_US: Final = 86_400_000_000
 # A rule begins so many days ahead: no id of that day is known yet.
 _DAYS_AHEAD: Final = 2
 _WHAT: Final = "what the ledger has of days"
+# A settled day joins the folded ones, which do not expire, when it is so old.
+_FOLDED_AFTER_DAYS: Final = 400
+# A call holds everybody else up: nodes, or ids, that one looks at.
+_NODES_AT_ONCE: Final = 64
+_IDS_AT_ONCE: Final = 512
 # How far back days are looked for that are not listed.
 _DAYS_BACK: Final = 1_100
 # Reasons for which the next project is not tried either: it would wait as long.
@@ -39,6 +45,15 @@ class Difference:
     what: str
     counted: int
     tracked: int
+
+
+class Settled(NamedTuple):
+    """What `settle` ended: days that were settled, days that were folded, undated ids, groups that were given back."""
+
+    days: int
+    folded: int
+    undated: int
+    groups: int
 
 
 class _Day(NamedTuple):
@@ -161,13 +176,76 @@ class Upkeep:
 
         Closed for good: raises OtelQueueError, and closes nothing, unless `through` is over by Redis's clock.
         """
-        return sum(self._close("expire_day", project, day) for day in self._up_to(project, through, closing=True))
+        self._refuse_today(through)
+        of = self.keys.project(project)
+        return integer(self._exchange.call("expire_day", (of.meta, of.days), ("", through)))
 
-    def fold(self, project: str, through: str) -> int:
-        """Adds all days up to `through` to the settled counts, as `expire`; for projects where nothing expires."""
-        return sum(self._close("fold_day", project, day) for day in self._up_to(project, through, closing=False))
+    @taking_apart(_WHAT)
+    def settle(self, project: str) -> Settled:
+        """Ends what is due in a project: days past their tracking, old days, undated ids, groups without a count.
 
-    def _up_to(self, project: str, through: str, *, closing: bool) -> list[str]:
+        Nothing that is exported changes by it. May be ended at any point, and repeated; any number may run at a time.
+        """
+        contract, now, of = self.contract(), self._now_us() // 1_000_000, self.keys.project(project)
+
+        def is_past(day: str) -> bool:
+            return end_of(day) + contract.rule_of(day).track_days * 86_400 < now
+
+        settled_before, days = self._settled_through(of), list(self.days(project))
+        past = [day for day in days if day > settled_before and is_past(day)]
+        for day in past:
+            self._settle_day(of, day)
+        settled_now = max([settled_before, *past])
+        folded = [day for day in days if day <= settled_now and end_of(day) + _FOLDED_AFTER_DAYS * 86_400 < now]
+        for day in folded:
+            self._exchange.call("fold_day", (of.meta, of.days), ("", day))
+        undated = self._end_undated(of, settled_now) if settled_now else 0
+        return Settled(len(past), len(folded), undated, self.free_groups(project) if past or folded or undated else 0)
+
+    def _settled_through(self, of: ProjectKeys) -> str:
+        return (text(self._exchange.one(request(of.meta, [("HGET", of.meta, "settled")]))) or b"").decode()
+
+    def _settle_day(self, of: ProjectKeys, day: str) -> None:
+        first = 0
+        for nodes in (1, *NODES_OF_A_LEVEL):
+            starts = range(first, first + nodes, _NODES_AT_ONCE)
+            full = [
+                self._exchange.call(
+                    "keep_open",
+                    (of.meta, of.deliveries(day)),
+                    ("", day, start, min(start + _NODES_AT_ONCE, first + nodes) - 1),
+                )
+                for start in starts
+            ]
+            if not any(full):
+                break
+            first += nodes
+        self._exchange.call("settle_day", (of.meta, of.deliveries(day), of.events(day)), ("", day))
+
+    def _end_undated(self, of: ProjectKeys, through: str) -> int:
+        ended = 0
+        while looked := integer(self._exchange.call("end_undated", (of.meta,), ("", through, _IDS_AT_ONCE))):
+            ended += looked
+        return ended
+
+    def free_groups(self, project: str) -> int:
+        """Gives back the groups that nothing is counted under; none if the project changes meanwhile, or lost a day."""
+        if self.unlisted(project):
+            return 0
+        of = self.keys.project(project)
+        sequence = text(self._exchange.one(request(of.meta, [("HGET", of.meta, "sequence")])))
+        days = [*self.days(project), SETTLED]
+        commands = [("HKEYS", of.groups), *(("HKEYS", of.counts(day)) for day in days)]
+        held, *counted = (names(accepted(reply)) for reply in self._exchange.ask([request(of.meta, commands)])[0])
+        used = {field.partition(b":")[0] for fields in counted for field in fields}
+        unused = [name[1:] for name in held if name.startswith(b"#") and name[1:] not in used]
+        freed = 0
+        for start in range(0, len(unused), _IDS_AT_ONCE):
+            words = ("", "", sequence or "", *unused[start : start + _IDS_AT_ONCE])
+            freed += integer(self._exchange.call("free_groups", (of.meta, of.groups), words))
+        return freed
+
+    def _refuse_today(self, through: str) -> None:
         if not re.fullmatch(r"\d{8}", through, re.ASCII):
             raise OtelQueueError(f"the day must be YYYYMMDD, as in 20261124, not {through!r}")
         if through >= (today := self.day_before(0)):
@@ -176,18 +254,6 @@ class Upkeep:
                 f"{through} is not over by Redis's clock, where it is {today}: days are closed for good, so only those "
                 "before today can be"
             )
-        days = [day for day in self.days(project) if day != UNDATED and day <= through]
-        # The last day is closed for late records even if it has no counts.
-        return days if not closing or through in days else [*days, through]
-
-    def _close(self, name: str, project: str, day: str) -> int:
-        of = self.keys.project(project)
-        own: tuple[bytes, ...] = (of.meta, of.days, of.counts(day), of.processing(day))
-        if name == "expire_day":
-            own = (*own, of.deliveries(day), of.events(day))
-        else:
-            own = (*own, of.counts(SETTLED), of.processing(SETTLED))
-        return integer(self._exchange.call(name, own, ("", day)))
 
     def check(self, project: str) -> list[Difference]:
         """Compares each day's counts and index with its tracked deliveries and events; reads every one of them.
@@ -200,9 +266,11 @@ class Upkeep:
     @taking_apart(_WHAT)
     def check_day(self, project: str, day: str) -> list[Difference]:
         """As `check`, of one day. Raises ReadError with reason `busy` for a day that changes all the time."""
+        if day <= self._settled_through(self.keys.project(project)):
+            return []
         held = self._stable(project, day)
         if not held.ids:
-            return []  # no longer tracked, and not folded yet: nothing says that the counts are wrong
+            return []  # no longer tracked, and not settled yet: nothing says that the counts are wrong
         off = [(field, held.counted.get(field, 0), held.tracked[field]) for field in {*held.counted, *held.tracked}]
         found = [_difference(project, day, *each) for each in sorted(off) if each[1] != each[2]]
         for group in sorted({member[:4] for member in held.indexed ^ held.processing}):
@@ -220,7 +288,7 @@ class Upkeep:
         Raises ReadError with reason `untracked` for a day of which nothing is tracked (any more): its counts would go.
         """
         held = self._stable(project, day)
-        if not held.ids:
+        if not held.ids or day <= self._settled_through(self.keys.project(project)):
             raise ReadError("untracked", f"{project} {day} has no tracked ids; its counts cannot be made from them")
         of = self.keys.project(project)
         pairs = [word for field, count in sorted(held.tracked.items()) for word in (field, count)]
@@ -247,18 +315,26 @@ class Upkeep:
         tracked: Counter[str] = Counter()
         processing: set[bytes] = set()
         ids = 0
-        for delivery, state in self._exchange.nodes(of.meta, of.deliveries(day)):
+        for under, delivery, state in self._held(of, day, b"d", of.deliveries(day)):
             ids += 1
             if state:
-                held = delivery_state(day, delivery, state)
+                held = delivery_state(under, delivery, state)
                 tracked[f"{held.group}:{held.rank}"] += 1
                 if held.rank == PROCESSING:
                     processing.add(in_processing(held.group, held.created_us, delivery))
-        for event, state in self._exchange.nodes(of.meta, of.events(day)):
+        for under, event, state in self._held(of, day, b"e", of.events(day)):
             ids += 1
             if state:
-                tracked[f"{event_state(day, event, state).group}:e"] += 1
+                tracked[f"{event_state(under, event, state).group}:e"] += 1
         return tracked, processing, ids
+
+    def _held(self, of: ProjectKeys, day: str, kind: bytes, base: bytes) -> Iterator[tuple[str, bytes, bytes]]:
+        """What counts under a day: the day that an id is kept under, its stored form and its state."""
+        for id_, state in self._exchange.nodes(of.meta, base):
+            yield day, id_, state
+        number = number_of_day(day)
+        for id_, state in self._exchange.undated(of, kind, number, number):
+            yield UNDATED, id_, state
 
 
 def _difference(project: str, day: str, field: str, counted: int, tracked: int) -> Difference:
@@ -267,14 +343,14 @@ def _difference(project: str, day: str, field: str, counted: int, tracked: int) 
 
 
 def close_each(
-    projects: Iterable[str], close: Callable[[str], int]
-) -> Iterator[tuple[str, int | ReadError | WriteError]]:
+    projects: Iterable[str], close: Callable[[str], _T]
+) -> Iterator[tuple[str, _T | ReadError | WriteError]]:
     """Each project with what `close` returned for it, or the error where it was refused: others have their turn.
 
     Raises ReadError or WriteError where Redis does not answer, and what else `close` raises.
     """
     for project in projects:
-        closed: int | ReadError | WriteError
+        closed: _T | ReadError | WriteError
         try:
             closed = close(project)
         except (ReadError, WriteError) as error:

@@ -130,7 +130,7 @@ def actions(link: RedisLink) -> list[Callable[[], object]]:
     return [
         upkeep.projects, upkeep.begin, lambda: upkeep.days("p"), lambda: upkeep.check("p"),
         lambda: upkeep.unlisted("p"), lambda: upkeep.list_again("p"),
-        lambda: upkeep.repair("p", TODAY), lambda: upkeep.expire("gone", OLD), lambda: upkeep.fold("gone", OLD),
+        lambda: upkeep.repair("p", TODAY), lambda: upkeep.expire("gone", OLD), lambda: upkeep.settle("p"),
         lambda: tracked.marks(["p"]), lambda: tracked.descriptions(["p"]), judge,
         lambda: list(tracked.ids(places[0])), lambda: tracked.counted(places[0]),
         lambda: tracked.counts("p", TODAY), lambda: tracked.labels("p", range(1, 5)),

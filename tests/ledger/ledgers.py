@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import redis
@@ -15,6 +16,7 @@ from otel_queue.config import RedisConfig
 from otel_queue.ledger.contract import Rule, parse_contract
 from otel_queue.ledger.families import ledger_families
 from otel_queue.ledger.reader import LedgerReader, LedgerSnapshot
+from otel_queue.ledger.scripts import script
 from otel_queue.ledger.store import LedgerStore, Written
 from otel_queue.ledger.upkeep import Upkeep
 from otel_queue.lifecycle import (
@@ -52,9 +54,11 @@ PERMANENT = {
     r"oq:\{[^{}]+\}:groups": "hash",
     r"oq:\{[^{}]+\}:days": "zset",
     r"oq:\{[^{}]+\}:attempts": "hash",
-    r"oq:\{[^{}]+\}:counts:(\d{8}|undated|settled)": "hash",
-    r"oq:\{[^{}]+\}:processing:(\d{8}|undated|settled)": "zset",
-    r"oq:\{[^{}]+\}:(deliveries|events|attempt-ids):undated(:\d{1,4})?": "hash",
+    r"oq:\{[^{}]+\}:counts:(\d{8}|settled)": "hash",
+    r"oq:\{[^{}]+\}:processing:(\d{8}|settled)": "zset",
+    r"oq:\{[^{}]+\}:(deliveries|events|attempt-ids):undated:\d{1,4}": "hash",
+    r"oq:\{[^{}]+\}:undated": "zset",
+    r"oq:\{[^{}]+\}:open:\d{1,3}": "hash",
 }
 
 
@@ -129,6 +133,16 @@ def agree_on(client: redis.Redis, **changed: Any) -> None:
         client.hset(meta, "contract", text)
 
 
+def fold(client: redis.Redis, project: str, through: str) -> None:
+    """Settles and folds days of a project, as if they were old enough."""
+    meta, days = (f"oq:{{{project}}}:{what}" for what in ("meta", "days"))
+    client.hset(meta, "settled", through)
+    listed: Any = client.zrange(days, 0, -1)
+    for day in sorted(member.decode() for member in listed):
+        if day <= through:
+            client.eval(script("fold_day").text.decode(), 2, meta, days, "", day)
+
+
 def families_of(snapshot: LedgerSnapshot) -> Families:
     found = ledger_families(snapshot, most_series=1_000_000).families
     return {family.name: dict(family.samples) for family in found}
@@ -169,6 +183,7 @@ class Contents:
 
 
 PROCESSING = 2
+FIRST_NUMBERED = datetime(2000, 3, 1, tzinfo=UTC)
 
 
 def contents(client: redis.Redis) -> dict[bytes, Contents]:
@@ -193,7 +208,7 @@ def _collect(
     client: redis.Redis, project: Contents, key: bytes, what: str, day: str, groups: dict[int, tuple[bytes, ...]]
 ) -> None:
     data: Any
-    if what in ("meta", "groups", "days"):
+    if what in ("meta", "groups", "days", "undated"):
         return
     if what == "processing":
         data = client.zrange(key, 0, -1)
@@ -208,22 +223,25 @@ def _collect(
             project.counts[day, groups[int(number)], kind.decode()] += int(count)
     elif what == "attempts":
         project.attempts = {name: int(count) for name, count in data.items()}
-    for id_, state in data.items() if what in ("deliveries", "events", "attempt-ids") else ():
-        if state == b"" and what != "attempt-ids":
+    for id_, kept in data.items() if what in ("deliveries", "events", "attempt-ids") else ():
+        if kept == b"" and what != "attempt-ids":
             continue  # forgotten
+        # What is kept of an undated id begins with the day that it counts under.
+        state, origin, counts_under = kept, int.from_bytes(id_[:6]) * 1000, day
+        if day == "undated":
+            under, state = FIRST_NUMBERED + timedelta(days=int.from_bytes(kept[:2])), kept[2:]
+            origin, counts_under = int((under + timedelta(days=1)).timestamp() * 1e6), f"{under:%Y%m%d}"
         held: dict[tuple[str, bytes], tuple[Any, ...]]
         entry: tuple[Any, ...]
         if what == "attempt-ids":
             assert (day, id_) not in project.attempt_ids, "an id is held twice"
             project.attempt_ids.add((day, id_))
         elif what == "events":
-            origin = 0 if day == "undated" else int.from_bytes(id_[:6]) * 1000
             start, end = place_of_group("event", state)
             held = project.events
             assert len(state) == end
             entry = (origin + signed(state[1:start]), groups[int.from_bytes(state[start:])])
         else:
-            origin = 0 if day == "undated" else int.from_bytes(id_[:6]) * 1000
             held = project.deliveries
             far = state[1] % 8 + 1
             start, end = place_of_group("delivery", state)
@@ -235,8 +253,8 @@ def _collect(
             # Behind the status stand its time, the creation time, where all come from, and the labels' times.
             entry = (state[0] % 8, at, created, state[0], labelled, state[end:], groups[number])
         if what != "attempt-ids":
-            assert (day, id_) not in held, "an id is held twice"
-            held[day, id_] = entry
+            assert (counts_under, id_) not in held, "an id is held twice"
+            held[counts_under, id_] = entry
 
 
 def place_of_group(kind: str, state: bytes) -> tuple[int, int]:

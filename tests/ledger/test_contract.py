@@ -66,7 +66,7 @@ def test_a_new_rule_holds_for_ids_of_the_days_to_come(redis_server: RedisServer,
         assert client.hget("oq:{p}:meta", "contract") == contract.text() == client.get("oq:contract")
         ends = {day: client.expiretime(f"oq:{{p}}:events:{day}") for day in (day_of(NOW_US), IN_TWO_DAYS)}
     midnight = NOW_US // DAY_US * 86_400 + 86_400
-    assert ends == {day_of(NOW_US): midnight + 31 * 86_400, IN_TWO_DAYS: midnight + 63 * 86_400}
+    assert ends == {day_of(NOW_US): midnight + 37 * 86_400, IN_TWO_DAYS: midnight + 69 * 86_400}
 
 
 def test_a_writer_brings_no_contract_of_its_own(redis_server: RedisServer) -> None:

@@ -4,7 +4,6 @@ import time
 from importlib import resources
 
 import pytest
-import redis
 
 from otel_queue.config import RedisConfig
 from otel_queue.errors import OtelQueueError
@@ -133,31 +132,24 @@ def test_a_project_whose_first_record_is_an_expired_day_is_there_and_empty(ledge
 @pytest.mark.parametrize("day", [TODAY, day_of(NOW_US + DAY_US), "20991231", "99999999"])
 def test_a_day_that_is_not_over_is_closed_by_nobody(redis_server: RedisServer, ledger: Ledger, day: str) -> None:
     ledger.write(*THREE_DAYS)
-    for close in (ledger.upkeep.expire, ledger.upkeep.fold):
-        with pytest.raises(OtelQueueError, match=f"^{day} is not over by Redis's clock"):
-            close("p", day)
+    with pytest.raises(OtelQueueError, match=f"^{day} is not over by Redis's clock"):
+        ledger.upkeep.expire("p", day)
     assert ledger.write(DayExpired("p", day)) == (0, 0, 0, 1)
     families, now = ledger.read()
     assert_same(families, expected(THREE_DAYS, now))
     assert ledger.write(EventCreated("p", ulid(NOW_US, 99), NOW_US, "S")) == (1, 0, 0, 0)
     assert ledger.snapshot().projects[0].tallies == {"clamped:day": 1}
     with redis_server.client() as client:
-        assert client.hmget("oq:{p}:meta", "expired", "folded") == [None, None]
+        assert client.hmget("oq:{p}:meta", "expired", "settled") == [None, None]
 
 
-@pytest.mark.parametrize("name", ["expire_day", "fold_day"])
-def test_the_scripts_too_refuse_a_day_that_is_not_over(redis_server: RedisServer, name: str) -> None:
-    keys = [f"oq:{{p}}:{key}" for key in ("meta", "days", "counts", "processing", "deliveries", "events")]
-    contract = Contract(NOW_US).text()
+def test_the_script_too_refuses_a_day_that_is_not_over(redis_server: RedisServer) -> None:
+    call = script("expire_day").text.decode(), 2, "oq:{p}:meta", "oq:{p}:days", Contract(NOW_US).text()
     with redis_server.client() as client:
-        try:
-            answer = client.eval(script(name).text.decode(), len(keys), *keys, contract, day_of(NOW_US + DAY_US))
-        except redis.ResponseError as error:
-            answer = str(error).rpartition("is not over")[1]
-        assert answer == ([0, 0, 0, 1] if name == "expire_day" else "is not over")
-        assert client.hmget(keys[0], "expired", "folded") == [None, None]
-        client.eval(script(name).text.decode(), len(keys), *keys, contract, YESTERDAY)
-        assert client.hget(keys[0], "expired" if name == "expire_day" else "folded") == YESTERDAY.encode()
+        assert client.eval(*call, day_of(NOW_US + DAY_US)) == [0, 0, 0, 1]
+        assert client.hget("oq:{p}:meta", "expired") is None
+        client.eval(*call, YESTERDAY)
+        assert client.hget("oq:{p}:meta", "expired") == YESTERDAY.encode()
 
 
 def test_the_scripts_know_the_day_that_it_is_until_the_last_day_of_ids(redis_server: RedisServer) -> None:
@@ -217,42 +209,6 @@ def test_days_older_than_is_tracked_are_late(redis_server: RedisServer) -> None:
     families, now = ledger.read()
     assert_same(families, expected(records, now, track_days=2))
     ledger.close()
-
-
-def test_folding_days_changes_nothing_that_is_exported(redis_server: RedisServer, ledger: Ledger) -> None:
-    ledger.write(*THREE_DAYS)
-    assert ledger.upkeep.fold("p", YESTERDAY) == 2
-    families, now = ledger.read()
-    assert_same(families, expected(THREE_DAYS, now))
-    assert ledger.upkeep.fold("p", YESTERDAY) == 0
-    assert ledger.differences() == []
-    with redis_server.client() as client:
-        # Only what is tracked stays, until its TTL.
-        assert {key.split(b":")[2] for key in keys_of(redis_server, YESTERDAY)} == {b"deliveries", b"events"}
-        assert all(client.ttl(key) > 0 for key in keys_of(redis_server, YESTERDAY))
-
-
-def test_records_of_a_folded_day_are_late(ledger: Ledger) -> None:
-    ledger.write(*THREE_DAYS)
-    ledger.upkeep.fold("p", DAY_BEFORE)
-    before = ledger.families()[DELIVERIES]
-    assert ledger.write(StatusSet("p", ulid(NOW_US - 2 * DAY_US, 0), "success", NOW_US)) == (0, 0, 1, 0)
-    assert ledger.families()[DELIVERIES] == before
-    assert ledger.upkeep.expire("p", YESTERDAY) == 1
-    assert sum(ledger.families()[DELIVERIES].values()) == 10, "what was folded is settled and does not expire"
-
-
-def test_ids_that_tell_no_day_do_not_expire(ledger: Ledger) -> None:
-    records: list[Record] = [
-        EventCreated("p", "legacy-event", NOW_US, "S"),
-        DeliveryCreated("p", "legacy-delivery", NOW_US, "E", "t", "S"),
-        AttemptMade("p", "legacy-attempt", NOW_US, "E", True, 200),
-    ]
-    assert ledger.write(*records, *records) == (3, 3, 0, 0)
-    assert ledger.upkeep.expire("p", YESTERDAY) == 0
-    assert ledger.upkeep.fold("p", YESTERDAY) == 0
-    families, now = ledger.read()
-    assert_same(families, expected(records, now))
 
 
 def test_a_time_ahead_of_redis_is_clamped_so_a_later_status_still_stands(redis_server: RedisServer) -> None:

@@ -14,7 +14,7 @@ from otel_queue.lifecycle import (
     Record,
     StatusSet,
 )
-from tests.ledger.ledgers import (
+from tests.ledger.ledgers import fold, (
     DAY_US,
     Ledger,
     assert_every_key_has_a_life,
@@ -77,7 +77,8 @@ def test_days_expire_fold_and_are_repaired_on_a_cluster(cluster: Cluster) -> Non
     yesterday, before = day_of(NOW_US - DAY_US), day_of(NOW_US - 2 * DAY_US)
     for project in PROJECTS:
         ledger.upkeep.expire(project, before)
-        ledger.upkeep.fold(project, yesterday)
+        with cluster.client() as client:
+            fold(client, project, yesterday)
     families, now = ledger.read()
     assert_same(families, expected([*records, *(DayExpired(project, before) for project in PROJECTS)], now))
     key = f"oq:{{{PROJECTS[0]}}}:counts:{day_of(NOW_US)}"

@@ -11,7 +11,7 @@ from otel_queue.ledger.reader import LedgerReader
 from otel_queue.ledger.tracked import Place, Tracked
 from otel_queue.lifecycle import AttemptMade, DayExpired, EventCreated, ProjectDescribed, Record
 from otel_queue.redis_client import connect
-from tests.ledger.ledgers import DAY_US, Ledger, assert_same, day_of, expected, families_of, now_us, ulid
+from tests.ledger.ledgers import DAY_US, Ledger, assert_same, day_of, expected, families_of, fold, now_us, ulid
 from tests.servers.redis import RedisServer
 
 NOW_US = now_us()
@@ -96,7 +96,8 @@ def test_a_project_that_has_no_days_for_a_good_reason_is_whole(
             client.hset(f"oq:{{q}}:counts:{YESTERDAY}", "1:e", 1)
             client.expire(f"oq:{{q}}:counts:{YESTERDAY}", 60)
     elif gone == "folded":
-        filled.upkeep.fold("q", YESTERDAY)
+        with redis_server.client() as client:
+            fold(client, "q", YESTERDAY)
     elif gone == "forgotten":
         place, identity = Place("event", "q", YESTERDAY), identify(event.event_id)
         tracked = Tracked(connect(RedisConfig(url=filled.url)))

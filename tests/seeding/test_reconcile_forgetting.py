@@ -12,7 +12,7 @@ from otel_queue.ledger.tracked import Kind, Place, Tracked
 from otel_queue.lifecycle import DeliveryCreated, EventCreated, Record, StatusSet
 from otel_queue.postgres.rows import Batch, DeliveryRow, Rows
 from otel_queue.redis_client import connect
-from tests.ledger.ledgers import DAY_US, Ledger, agree_on, assert_same, contents, expected, now_us, ulid
+from tests.ledger.ledgers import DAY_US, Ledger, agree_on, assert_same, contents, expected, fold, now_us, ulid
 from tests.postgres.gateway import DELIVERIES, EVENTS, Gateway
 from tests.seeding.reconciles import reconcile, repaired
 from tests.seeding.scene import (
@@ -247,10 +247,10 @@ def test_rows_of_expired_days_are_beyond_and_no_finding(scene: Scene) -> None:
 
 
 def test_settled_counts_are_put_anew(scene: Scene) -> None:
-    scene.ledger.upkeep.fold("P", "20250101")
+    fold(scene.client, "P", "20250101")
     assert scene.run() == {}
     old_day = next(iter(scene.ledger.upkeep.days("P")))
-    scene.ledger.upkeep.fold("P", old_day)
+    fold(scene.client, "P", old_day)
     assert scene.run() == {}
     scene.client.hincrby("oq:{P}:counts:settled", scene.client.hkeys("oq:{P}:counts:settled")[0], 2)
     scene.assert_repairs({"old day": 1})

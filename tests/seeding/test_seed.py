@@ -13,7 +13,7 @@ from otel_queue.ledger.contract import Rule
 from otel_queue.ledger.store import Written
 from otel_queue.lifecycle import AttemptMade, DeliveryCreated, EventCreated, StatusSet
 from otel_queue.postgres.rows import Batch, DeliveryRow, Rows
-from tests.ledger.ledgers import DAY_US, Ledger, agree_on, contents, day_of, now_us, ulid
+from tests.ledger.ledgers import DAY_US, Ledger, agree_on, contents, day_of, fold, now_us, ulid
 from tests.postgres.gateway import ATTEMPTS, DELIVERIES, EVENTS, Gateway
 from tests.seeding.scene import add_attempt, add_delivery
 from tests.seeding.seeds import assert_agree, seed, seeds
@@ -182,10 +182,11 @@ def test_a_row_made_after_the_midnight_behind_its_id_is_of_the_last_day_that_is_
     assert_agree(ledger, gateway)
 
 
-def test_days_that_are_folded_are_put_together(gateway: Gateway, ledger: Ledger) -> None:
+def test_days_that_are_folded_are_put_together(gateway: Gateway, ledger: Ledger, redis_server: RedisServer) -> None:
     old_rows(gateway, 5, 40, 41, 50)
     seed(gateway, ledger.url)
-    ledger.upkeep.fold("P", day_of(now_us() - 41 * DAY_US))
+    with redis_server.client() as client:
+        fold(client, "P", day_of(now_us() - 41 * DAY_US))
     gateway.execute("UPDATE convoy.event_deliveries SET status = 'Processing', updated_at = now()")
     assert seed(gateway, ledger.url).is_complete
     assert_agree(ledger, gateway)
@@ -194,10 +195,13 @@ def test_days_that_are_folded_are_put_together(gateway: Gateway, ledger: Ledger)
     assert totals == {day_of(now_us() - 40 * DAY_US): 1, day_of(now_us() - 5 * DAY_US): 1, "settled": 2}
 
 
-def test_settled_counts_that_hold_tracked_days_are_left_alone(gateway: Gateway, ledger: Ledger) -> None:
+def test_folded_counts_that_hold_tracked_days_are_left_alone(
+    gateway: Gateway, ledger: Ledger, redis_server: RedisServer
+) -> None:
     old_rows(gateway, 5, 40)
     seed(gateway, ledger.url)
-    ledger.upkeep.fold("P", day_of(now_us() - 5 * DAY_US))
+    with redis_server.client() as client:
+        fold(client, "P", day_of(now_us() - 5 * DAY_US))
     seeded = seed(gateway, ledger.url)
     assert (seeded.written.late, seeded.left_out) == (2, {"P": [day_of(now_us() - 40 * DAY_US)]})
     assert sum(statuses(ledger).values()) == 2
@@ -205,7 +209,7 @@ def test_settled_counts_that_hold_tracked_days_are_left_alone(gateway: Gateway, 
 
 @pytest.mark.parametrize("close", ["expire", "fold"])
 def test_a_day_that_is_closed_while_counts_are_put_is_counted_once(
-    gateway: Gateway, ledger: Ledger, close: str
+    gateway: Gateway, ledger: Ledger, redis_server: RedisServer, close: str
 ) -> None:
     old_rows(gateway, 40, 50)
     with seeds(gateway, ledger.url) as opened:
@@ -214,7 +218,12 @@ def test_a_day_that_is_closed_while_counts_are_put_is_counted_once(
 
         def interleaved(*arguments: Any) -> bool:
             if next(closed, False):
-                getattr(ledger.upkeep, close)("P", day_of(now_us() - 50 * DAY_US))
+                through = day_of(now_us() - 50 * DAY_US)
+                if close == "expire":
+                    ledger.upkeep.expire("P", through)
+                else:
+                    with redis_server.client() as client:
+                        fold(client, "P", through)
             return replace(*arguments)
 
         opened._counts._replace = interleaved  # type: ignore[assignment, method-assign]

@@ -45,17 +45,13 @@ end
 -- of ids end with 2099.
 local MARCH_2000 = 11017
 
--- The Unix second at which a day ends.
-local function end_of(of)
+local function number_of_day(of)
   local year, month, date = tonumber(of:sub(1, 4)) - 2000, tonumber(of:sub(5, 6)) - 3, tonumber(of:sub(7, 8))
   if month < 0 then year, month = year - 1, month + 12 end
-  local days = 365 * year + math.floor(year / 4) + math.floor((153 * month + 2) / 5) + date - 1
-  return (MARCH_2000 + days + 1) * 86400
+  return 365 * year + math.floor(year / 4) + math.floor((153 * month + 2) / 5) + date - 1
 end
 
--- The UTC day that it is now.
-local function today()
-  local days = math.floor(time[1] / 86400) - MARCH_2000
+local function day_of_number(days)
   local year = math.floor((4 * days + 3) / 1461)
   local rest = days - math.floor(1461 * year / 4)
   local month = math.floor((5 * rest + 2) / 153)
@@ -63,4 +59,11 @@ local function today()
   if month > 9 then year, month = year + 1, month - 12 end
   return string.format('%04d%02d%02d', 2000 + year, month + 3, date)
 end
+
+-- The Unix second at which a day ends, and until which its deliveries and events are tracked.
+local function end_of(of) return (MARCH_2000 + number_of_day(of) + 1) * 86400 end
+local function tracked_until_of(of) return end_of(of) + rule_of(of).track_days * 86400 end
+
+-- The UTC day that it is now.
+local function today() return day_of_number(math.floor(time[1] / 86400) - MARCH_2000) end
 
