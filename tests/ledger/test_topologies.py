@@ -14,13 +14,14 @@ from otel_queue.lifecycle import (
     Record,
     StatusSet,
 )
-from tests.ledger.ledgers import fold, (
+from tests.ledger.ledgers import (
     DAY_US,
     Ledger,
     assert_every_key_has_a_life,
     assert_same,
     day_of,
     expected,
+    fold,
     ledger_server,
     now_us,
     ulid,
