@@ -201,7 +201,7 @@ def _read_birth(keys: Keys) -> Reading[int | None]:
 
 
 def _read_projects(keys: Keys) -> Reading[list[str]]:
-    replies = yield request(keys.projects, [("SMEMBERS", keys.projects)])
+    replies = yield request(keys.projects, [("ZRANGE", keys.projects, 0, -1)])
     return [name.decode("utf-8", "replace") for name in names(replies[0])]
 
 

@@ -80,7 +80,7 @@ class Upkeep:
 
     def projects(self) -> list[str]:
         """The registered projects, sorted."""
-        reply = self._exchange.one(request(self.keys.projects, [("SMEMBERS", self.keys.projects)]))
+        reply = self._exchange.one(request(self.keys.projects, [("ZRANGE", self.keys.projects, 0, -1)]))
         return sorted(name.decode("utf-8", "replace") for name in names(reply))
 
     @taking_apart(_WHAT)

@@ -47,7 +47,7 @@ KINDS = {
 # Every key that may be without a TTL, and its type, typed from docs/ledger-protocol.md and not from the code.
 PERMANENT = {
     r"oq:birth": "string",
-    r"oq:projects": "set",
+    r"oq:projects": "zset",
     r"oq:\{[^{}]+\}:meta": "hash",
     r"oq:\{[^{}]+\}:groups": "hash",
     r"oq:\{[^{}]+\}:days": "zset",
