@@ -74,6 +74,10 @@ class BufferedWriter:
         self._retrying: threading.Thread | None = None
 
     def __len__(self) -> int:
+        with self._lock:
+            return self._held()
+
+    def _held(self) -> int:
         return len(self._queue) + self._being_written + len(self._lanes)
 
     def write(self, records: Sequence[Record]) -> Literal["queued", "dropped"]:
@@ -122,7 +126,7 @@ class BufferedWriter:
         return flushed
 
     def _is_done(self) -> bool:
-        return not (len(self) or self._unannounced or self._being_announced)
+        return not (self._held() or self._unannounced or self._being_announced)
 
     def _start(self, run: Callable[[], None]) -> threading.Thread | None:
         """Starts a thread; where there is none to be had, the next record tries again."""
@@ -132,7 +136,7 @@ class BufferedWriter:
         except RuntimeError as error:
             self.failures["out_of_threads"] += 1
             if not self._lacks_threads:
-                _log.warning("ledger: cannot write, %d records are queued: %s", len(self), error)
+                _log.warning("ledger: cannot write, %d records are queued: %s", self._held(), error)
             self._lacks_threads = True
             return None
         self._lacks_threads = False
@@ -265,7 +269,7 @@ class BufferedWriter:
         """Logs what has changed: one line when it turns, not one per try or project."""
         # Their words alone: a log that keeps records would keep what the errors hold on to.
         for place, error in turned.down.items():
-            _log.warning("ledger: cannot write to %s, %d records are queued: %s", place, len(self), str(error))
+            _log.warning("ledger: cannot write to %s, %d records are queued: %s", place, self._held(), str(error))
         for error in list(turned.refused.values())[:1]:
             _log.warning("ledger: %s refused, and waits apart: %s", _named(turned.refused), str(error))
         for place in turned.up:
