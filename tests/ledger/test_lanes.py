@@ -9,8 +9,10 @@ from functools import partial
 import pytest
 
 from otel_queue.ledger.writer import BufferedWriter, SyncWriter
+from otel_queue.lifecycle import ProjectDescribed
+from tests.ledger.go_recorder import line_of, start_replay, stats_of
 from tests.ledger.ledgers import Ledger, assert_same, expected, ledger_server
-from tests.ledger.writers import TIMEOUT_SECONDS, buffered, events, store
+from tests.ledger.writers import NOW_US, TIMEOUT_SECONDS, buffered, events, store
 from tests.servers.process import wait_until
 from tests.servers.redis import RedisServer
 from tests.servers.redis_cluster import Cluster, redis_cluster
@@ -239,14 +241,84 @@ def test_a_redis_that_is_gone_is_tried_and_told_once_whatever_the_number_of_proj
         ledger = Ledger(server.url)
         server.kill()
         writer = buffered(server.url)
-        told = [event for number in range(10_000) for event in events(0, 1, f"p{number}")]
+        told = [event for number in range(3_000) for event in events(0, 1, f"p{number}")]
         writer.write(told)
-        wait_until(lambda: len(writer._lanes) == 10_000, what="all wait in their lanes")
+        wait_until(lambda: len(writer._lanes) == 3_000, what="all wait in their lanes")
         assert (writer.dropped, writer.failures) == (0, {"connection": 1})
         server.start()
         ledger.upkeep.begin()
         assert writer.close(TIMEOUT_SECONDS)
         assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
-        assert writer.written == (10_000, 0, 0, 0)
-        assert len(ledger.upkeep.projects()) == 10_000
+        assert writer.written == (3_000, 0, 0, 0)
+        assert len(ledger.upkeep.projects()) == 3_000
         ledger.close()
+
+
+@GONE
+def test_the_go_recorder_neither_delays_nor_drops_records_of_projects_on_other_nodes(
+    nodes: Nodes, gone: object
+) -> None:
+    assert callable(gone)
+    dead, alive = nodes.others_than_registry()
+    broken, healthy = nodes.project_on(dead), nodes.project_on(alive)
+    url = f"redis://127.0.0.1:{nodes.cluster.nodes[alive].port}?read_timeout=1s"
+    told = [*events(0, 5, broken), *events(0, RECORDS, healthy), *events(5, 10, broken)]
+    with start_replay(url, "-cluster", "-live") as process:
+        assert process.stdin is not None
+        # So that it knows the nodes, as a worker does that has run for a while.
+        process.stdin.write(line_of(ProjectDescribed(healthy, NOW_US, "Healthy")) + "\n")
+        process.stdin.flush()
+        with nodes.cluster.nodes[alive].client() as client:
+            wait_until(lambda: client.exists(f"oq:{{{healthy}}}:meta"), what="it has written something")
+            gone(nodes.cluster.nodes[dead])
+            process.stdin.write("".join(line_of(each) + "\n" for each in told))
+            process.stdin.flush()
+            counted = f"oq:{{{healthy}}}:counts:undated"
+            wait_until(lambda: client.hvals(counted) == [b"%d" % RECORDS], what="all healthy records are counted")
+        bring_back(nodes.cluster.nodes[dead])
+        wait_until(nodes.cluster.is_whole, what="the cluster is whole again")
+        stats = stats_of(process, "")
+    assert (stats["Queued"], stats["Dropped"], stats["Changed"]) == (0, 0, len(told))
+    assert stats["Failures"] > 0
+    families, now = nodes.ledger.read()
+    assert_same(families, expected([*told, ProjectDescribed(healthy, NOW_US, "Healthy")], now))
+
+
+def test_the_go_recorder_announces_projects_when_the_registrys_node_is_back(nodes: Nodes) -> None:
+    [one, other] = [nodes.project_on(node) for node in nodes.others_than_registry()]
+    alive = nodes.cluster.nodes[nodes.others_than_registry()[0]]
+    registry = nodes.cluster.nodes[nodes.registry]
+    registry.kill()
+    told = [*events(0, 3_000, one), *events(0, 3_000, other)]
+    with start_replay(f"redis://127.0.0.1:{alive.port}", "-cluster", "-live") as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write("".join(line_of(each) + "\n" for each in told))
+        process.stdin.close()
+        process.stdin = None
+        assert "cannot be announced" in process.stderr.readline()
+        registry.start()
+        wait_until(nodes.cluster.is_whole, what="the cluster is whole again")
+        stats = stats_of(process, "")
+    assert (stats["Dropped"], stats["Changed"], stats["Failures"]) == (0, len(told), 0)
+    assert stats["Unregistered"] > 0
+    families, now = nodes.ledger.read()
+    assert_same(families, expected(told, now))
+
+
+def test_the_go_recorder_writes_what_goes_together_with_a_refused_project(
+    redis_server: RedisServer, ledger: Ledger
+) -> None:
+    told = [event for number in range(5_000) for event in events(number, number + 1, f"p{number % 50}")]
+    with redis_server.client() as client, start_replay(redis_server.url, "-live") as process:
+        client.set("oq:{p7}:meta", "some text", ex=60)
+        assert process.stdin is not None
+        process.stdin.write("".join(line_of(each) + "\n" for each in told))
+        process.stdin.flush()
+        keys = [f"oq:{{p{number}}}:counts:undated" for number in range(50) if number != 7]
+        wait_until(lambda: all(client.hvals(key) == [b"100"] for key in keys), what="the others' are counted")
+        client.delete("oq:{p7}:meta")
+        stats = stats_of(process, "")
+    assert (stats["Dropped"], stats["Changed"]) == (0, 5_000)
+    families, now = ledger.read()
+    assert_same(families, expected(told, now))

@@ -6,7 +6,10 @@ import (
 )
 
 // Redis unpacks the arguments of a call onto Lua's stack, and a long call holds everybody else up.
-const mostRecords = 256
+const (
+	mostRecords   = 256
+	mostAnnounced = 512
+)
 
 // call is one script call. The first of its keys names its slot in a cluster.
 type call struct {

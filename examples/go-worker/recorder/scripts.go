@@ -20,6 +20,7 @@ var (
 	recordAttempts   = load("prelude", "record_attempts")
 	describeProject  = load("describe_project")
 	expireDay        = load("closing", "expire_day")
+	announce         = load("announce")
 )
 
 func load(names ...string) *script {
