@@ -118,7 +118,7 @@ def test_a_project_whose_days_cannot_be_expired_is_named_and_keeps_no_other(
     ledger: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with redis.Redis.from_url(ledger) as client:
-        client.sadd("oq:projects", "A", "Z")
+        client.zadd("oq:projects", {"A": 1, "Z": 1})
         client.set("oq:{A}:days", "text")
         capsys.readouterr()
         assert main(["ledger", "expire", "--through", YESTERDAY, "--redis-url", ledger]) == FINDING

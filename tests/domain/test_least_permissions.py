@@ -167,13 +167,13 @@ def _put_a_count_off(url: str) -> bool:
         return bool(client.hincrby(key, sorted(client.hkeys(key))[0], 3))
 
 
-READER = ("get", "smembers", "hmget", "zrange", "hgetall", "zrangebylex", "time", "info")
+READER = ("get", "hmget", "zrange", "hgetall", "zrangebylex", "time", "info")
 LEASE = ("eval", "hget", "hmget", "hset", "hdel", "pexpire", "time")
 WORKER = (
-    "sadd", "evalsha", "script|load", "time", "hmget", "hget", "hset", "hsetnx", "hincrby", "hdel", "hlen", "expireat",
-    "unlink", "zadd", "zrem", "zrange",
+    "zrevrange", "evalsha", "script|load", "time", "hmget", "hget", "hset", "hsetnx", "hincrby", "hdel", "hlen",
+    "expireat", "unlink", "zadd", "zrem", "zrange",
 )  # fmt: skip
-OPERATOR = (*WORKER, "eval", "get", "set", "smembers", "hgetall", "exists", "del", "zscore", "zrangebylex")
+OPERATOR = (*WORKER, "eval", "get", "set", "hgetall", "exists", "del", "zscore", "zrangebylex")
 
 ROLES = {
     "reader": Role(("%R~oq:*",), READER, reads_the_ledger),

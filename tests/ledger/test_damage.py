@@ -135,7 +135,7 @@ def test_a_ledger_without_its_birth_is_unknown_and_not_empty(filled: Ledger, cli
 
 
 def test_a_project_that_is_not_registered_any_more_comes_back_with_its_next_record(filled: Ledger, client: Any) -> None:
-    client.srem("oq:projects", "p")
+    client.zrem("oq:projects", "p")
     assert [project.project for project in filled.snapshot().projects] == ["whole"]
     filled.write(RECORDS[0])
     families, now = filled.read()
