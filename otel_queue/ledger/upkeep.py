@@ -12,7 +12,7 @@ from otel_queue.errors import OtelQueueError, ReadError, WriteError
 from otel_queue.ledger.exchange import Exchange
 from otel_queue.ledger.identity import UNDATED, day_of, days_up_to
 from otel_queue.ledger.keys import ATTEMPTS, SETTLED, Keys, ProjectKeys
-from otel_queue.ledger.reader import PROCESSING
+from otel_queue.ledger.project import PROCESSING
 from otel_queue.redis_client import RedisLink, array, integer, names, request, scored, taking_apart, text, time_us
 
 # A tracked delivery's state begins with status, its time, flags, creation time and group (record_deliveries.lua).
@@ -113,18 +113,28 @@ class Upkeep:
         of = self.keys.project(project)
         days = self.unlisted(project)
         answers = array(self._exchange.call("list_days", (of.meta, of.days, *map(of.stored, days)), days))
-        return [day for day, was_listed in zip(days, answers, strict=True) if was_listed == 1]
+        listed = [day for day, was_listed in zip(days, answers, strict=True) if was_listed == 1]
+        self._announce(project, bool(listed))
+        return listed
 
     def expire(self, project: str, through: str) -> int:
         """Takes all days up to `through` (YYYYMMDD) out of the counts; returns how many had any.
 
         Closed for good: raises OtelQueueError, and closes nothing, unless `through` is over by Redis's clock.
         """
-        return sum(self._close("expire_day", project, day) for day in self._up_to(project, through, closing=True))
+        days = self._up_to(project, through, closing=True)
+        return self._announce(project, sum(self._close("expire_day", project, day) for day in days))
 
     def fold(self, project: str, through: str) -> int:
         """Adds all days up to `through` to the settled counts, as `expire`; for projects where nothing expires."""
-        return sum(self._close("fold_day", project, day) for day in self._up_to(project, through, closing=False))
+        days = self._up_to(project, through, closing=False)
+        return self._announce(project, sum(self._close("fold_day", project, day) for day in days))
+
+    def _announce(self, project: str, changed: int) -> int:
+        """Tells readers of a project that changed; returns `changed`."""
+        if changed:
+            self._exchange.call("announce", (self.keys.projects,), (project,))
+        return changed
 
     def _up_to(self, project: str, through: str, *, closing: bool) -> list[str]:
         if not re.fullmatch(r"\d{8}", through, re.ASCII):
@@ -185,7 +195,7 @@ class Upkeep:
         pairs = [word for field, count in sorted(held.tracked.items()) for word in (field, count)]
         arguments = (day, f"{held.score:.17g}", len(pairs) // 2, *pairs, *sorted(held.processing))
         own = (of.meta, of.days, of.counts(day), of.processing(day))
-        return bool(self._exchange.call("replace_counts", own, arguments))
+        return bool(self._announce(project, integer(self._exchange.call("replace_counts", own, arguments))))
 
     def _stable(self, project: str, day: str) -> _Day:
         """The day as it was while nothing changed it."""

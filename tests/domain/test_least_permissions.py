@@ -167,7 +167,9 @@ def _put_a_count_off(url: str) -> bool:
         return bool(client.hincrby(key, sorted(client.hkeys(key))[0], 3))
 
 
-READER = ("get", "hmget", "zrange", "hgetall", "zrangebylex", "time", "info")
+READER = (
+    "get", "hmget", "zrange", "zrangebyscore", "zcard", "exists", "hgetall", "zrangebylex", "time", "info",
+)  # fmt: skip
 LEASE = ("eval", "hget", "hmget", "hset", "hdel", "pexpire", "time")
 WORKER = (
     "zrevrange", "evalsha", "script|load", "time", "hmget", "hget", "hset", "hsetnx", "hincrby", "hdel", "hlen",

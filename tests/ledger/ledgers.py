@@ -120,7 +120,7 @@ class Ledger:
 
 
 def families_of(snapshot: LedgerSnapshot) -> Families:
-    found = ledger_families(snapshot, most_series=1_000_000).families
+    found = ledger_families(snapshot).families
     return {family.name: dict(family.samples) for family in found}
 
 
