@@ -11,7 +11,7 @@ from otel_queue.errors import ReadError
 from otel_queue.ledger.reader import LedgerReader, LedgerSnapshot
 from otel_queue.lifecycle import DeliveryCreated, Record
 from otel_queue.redis_client import Answers, RedisLink, Request, connect
-from tests.ledger.ledgers import Ledger, ledger_server, now_us, ulid
+from tests.ledger.ledgers import DAY_US, Ledger, day_of, ledger_server, now_us, ulid
 from tests.servers.process import wait_until
 from tests.servers.redis import RedisServer
 from tests.servers.redis_cluster import Cluster, redis_cluster
@@ -104,6 +104,20 @@ def test_a_change_is_seen_at_once_whoever_else_is_idle(filled: Ledger, watched: 
         filled.write(told(project, number))
         assert watched.read()[project] == 2
         assert watched.asked <= MOST + 10
+
+
+def test_what_upkeep_changes_is_seen_at_once(filled: Ledger, watched: Watched, client: Any) -> None:
+    old, project = NOW_US - DAY_US, PROJECTS[700]
+    for name in PROJECTS[700:702]:
+        filled.write(DeliveryCreated(name, ulid(old, 2), old, "E", "t", "S", created_us=old))
+    assert watched.read()[project] == 2
+    filled.upkeep.expire(project, day_of(old))
+    assert watched.read()[project] == 1
+    [field, *_] = client.hkeys(f"oq:{{{PROJECTS[701]}}}:counts:{day_of(NOW_US)}")
+    client.hincrby(f"oq:{{{PROJECTS[701]}}}:counts:{day_of(NOW_US)}", field, 5)
+    filled.upkeep.fold(PROJECTS[701], day_of(old))
+    assert filled.upkeep.repair(PROJECTS[701], day_of(NOW_US))
+    assert watched.read()[PROJECTS[701]] == 2
 
 
 def test_a_change_whose_announcement_was_lost_is_found_in_three_reads(
