@@ -5,6 +5,7 @@ from contextlib import closing
 from typing import Any
 
 import pytest
+import redis
 
 from otel_queue.config import RedisConfig
 from otel_queue.errors import ReadError
@@ -81,14 +82,8 @@ def watched(filled: Ledger) -> Iterator[Watched]:
 
 @pytest.fixture
 def client(filled: Ledger) -> Iterator[Any]:
-    with connect_client(filled.url) as opened:
+    with closing(redis.Redis.from_url(filled.url)) as opened:
         yield opened
-
-
-def connect_client(url: str) -> Any:
-    import redis
-
-    return closing(redis.Redis.from_url(url))
 
 
 def test_an_idle_read_asks_for_a_bounded_number_of_projects(watched: Watched) -> None:
