@@ -15,12 +15,14 @@ from otel_queue.config import DOMAIN_METRICS, Config, QueueConfig, Secret
 from otel_queue.errors import ReadError, WriteError
 from otel_queue.lane import Collected, Lane
 from otel_queue.ledger.connect import ledger_reader, ledger_upkeep
-from otel_queue.ledger.families import ledger_families, tally_families
+from otel_queue.ledger.families import held_family, ledger_families, tally_families
+from otel_queue.ledger.held import HeldCounters
 from otel_queue.ledger.upkeep import close_each
 from otel_queue.plural import number_of
 from otel_queue.redis_client import connect
 from otel_queue.samples import Family
 from otel_queue.selection import Selection
+from otel_queue.series_budget import SeriesBudget
 from otel_queue.shadow.connect import shadow_journal, shadow_witness
 from otel_queue.shadow.families import shadow_families
 from otel_queue.shadow.shadow import Shadow
@@ -51,8 +53,8 @@ def selection(config: Config) -> Selection:
     )
 
 
-def quick_lanes(config: Config) -> list[Lane]:
-    """The lanes that every reader waits for."""
+def quick_lanes(config: Config, budget: SeriesBudget) -> list[Lane]:
+    """The lanes that every reader waits for; `budget` is that of all sources."""
     queue, ledger = config.queue, config.ledger
     lanes = [
         Lane(
@@ -66,7 +68,7 @@ def quick_lanes(config: Config) -> list[Lane]:
         lanes.append(
             Lane(
                 "ledger",
-                _ledger_collector(config),
+                _ledger_collector(config, budget),
                 min_interval_seconds=queue.min_interval_seconds,
                 max_staleness_seconds=ledger.max_staleness_seconds,
             )
@@ -74,7 +76,7 @@ def quick_lanes(config: Config) -> list[Lane]:
     return lanes
 
 
-def slow_lanes(config: Config) -> list[Lane]:
+def slow_lanes(config: Config, budget: SeriesBudget) -> list[Lane]:
     """The lanes on a slow cadence that are switched on; they are read in the background."""
     queue = config.queue
     slow: list[tuple[str, float, Callable[[], Collected]]] = [
@@ -85,7 +87,7 @@ def slow_lanes(config: Config) -> list[Lane]:
         slow.append(("retention", _RETENTION_SECONDS, _retention_collector(config)))
     if config.reads("postgres") and config.postgres.dsn is not None:
         shadow, look = shadow_witness(config), min(_LOOK_SECONDS, config.postgres.interval_seconds)
-        slow.append(("postgres", look, _postgres_collector(config, config.postgres.dsn, shadow)))
+        slow.append(("postgres", look, _postgres_collector(config, config.postgres.dsn, shadow, budget)))
         if shadow is not None:
             slow.append(("shadow", look, _shadow_collector(config, shadow)))
     return [
@@ -108,7 +110,9 @@ def _staleness(name: str, interval: float, config: Config) -> float:
     return _SLOW_LANE_INTERVALS * interval + config.queue.max_staleness_seconds
 
 
-def _postgres_collector(config: Config, dsn: Secret, shadow: Shadow | None) -> Callable[[], Collected]:
+def _postgres_collector(
+    config: Config, dsn: Secret, shadow: Shadow | None, budget: SeriesBudget
+) -> Callable[[], Collected]:
     from otel_queue.postgres.source import PostgresSource  # psycopg is an extra
 
     postgres = config.postgres
@@ -121,7 +125,7 @@ def _postgres_collector(config: Config, dsn: Secret, shadow: Shadow | None) -> C
         interval_seconds=postgres.interval_seconds,
         statement_timeout_seconds=postgres.statement_timeout_seconds,
         lean=config.domain.labels == "lean",
-        most_series=config.domain.most_series,
+        budget=budget,
         witness=shadow,
     )
 
@@ -159,14 +163,16 @@ def _snapshot_collector(inspecting: Inspector, queue: QueueConfig) -> Callable[[
     return collect
 
 
-def _ledger_collector(config: Config) -> Callable[[], Collected]:
+def _ledger_collector(config: Config, budget: SeriesBudget) -> Callable[[], Collected]:
     domain = config.domain
-    reader = ledger_reader(config, shard=config.shard)
+    reader, held = ledger_reader(config, shard=config.shard), HeldCounters()
 
     def collect() -> Collected:
         snapshot = reader.snapshot()
-        exported = ledger_families(snapshot, lean=domain.labels == "lean", most_series=domain.most_series)
-        families = [*exported.families, *tally_families(snapshot)]
+        exported = ledger_families(snapshot, lean=domain.labels == "lean", budget=budget, held=held)
+        tallies = tally_families(snapshot, held)
+        held_now = held_family(exported.held + tallies.held, snapshot.time)
+        families = [*exported.families, *tallies.families, held_now]
         return Collected(families, snapshot.failures, whole=not snapshot.failures, folded=exported.folded)
 
     return collect

@@ -32,6 +32,7 @@ from otel_queue.lane import Lane
 from otel_queue.overview import Overview
 from otel_queue.samples import Family
 from otel_queue.selection import ACTIVE
+from otel_queue.series_budget import SeriesBudget
 from otel_queue.status import Exposition, LaneState, Readiness, Status
 from otel_queue.version import __version__
 
@@ -58,7 +59,8 @@ class Pipeline:
         self._redis = str(config.redis.location)
         ledger = str(config.ledger_redis.location)
         self._sources = {"ledger": ledger, "retention": ledger, "postgres": "PostgreSQL"}
-        self._lanes, self._slow_lanes = quick_lanes(config), slow_lanes(config)
+        budget = SeriesBudget(config.domain.most_series)
+        self._lanes, self._slow_lanes = quick_lanes(config, budget), slow_lanes(config, budget)
         self._selection = selection(config)
         self._probe = queue_inspector(config)
         self._collected = threading.local()

@@ -26,6 +26,7 @@ func main() {
 	tasks := flag.Int("tasks", 8, "how many deliveries to enqueue and process")
 	isCluster := flag.Bool("cluster", false, "the ledger's Redis is a Redis Cluster")
 	isReplay := flag.Bool("replay", false, "record the JSON lines on standard input, without a queue")
+	isLive := flag.Bool("live", false, "record those lines as they come, not so many together")
 	flag.Parse()
 	if *ledgerURL == "" {
 		*ledgerURL = *queueURL
@@ -35,12 +36,12 @@ func main() {
 		log.Fatalf("-ledger: %v", err)
 	}
 	var recording recorder.Options
-	if *isReplay {
+	if *isReplay && !*isLive {
 		recording.Interval = time.Hour // see together
 	}
 	rec := recorder.New(client, recording)
 	if *isReplay {
-		err = replay(rec, os.Stdin)
+		err = replay(rec, os.Stdin, *isLive)
 	} else {
 		err = work(rec, *queueURL, *tasks)
 	}

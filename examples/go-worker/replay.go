@@ -51,7 +51,7 @@ func (l *label) UnmarshalJSON(text []byte) error {
 	return err
 }
 
-func replay(rec *recorder.Recorder, input io.Reader) error {
+func replay(rec *recorder.Recorder, input io.Reader, isLive bool) error {
 	lines := json.NewDecoder(bufio.NewReader(input))
 	for number := 1; ; number++ {
 		var of line
@@ -63,7 +63,7 @@ func replay(rec *recorder.Recorder, input io.Reader) error {
 		if err := of.record(rec); err != nil {
 			return fmt.Errorf("record %d: %w", number, err)
 		}
-		if number%together == 0 {
+		if number%together == 0 && !isLive {
 			if err := rec.Flush(context.Background()); err != nil {
 				return err
 			}

@@ -213,13 +213,12 @@ def _estimate(options: argparse.Namespace) -> int:
     from otel_queue.catalog import CATALOG
     from otel_queue.export.instruments import allowed_keys, narrowed
     from otel_queue.ledger.families import ledger_families
-    from otel_queue.series_budget import NO_BUDGET
 
     config, snapshot = settings_of(options), _snapshot(options)
     chosen = options.keys.replace(" ", "").split(",") if options.keys else None
     counts: dict[str, dict[str, int]] = {}
     for form in ("full", "lean"):
-        for family in ledger_families(snapshot, lean=form == "lean", most_series=NO_BUDGET).families:
+        for family in ledger_families(snapshot, lean=form == "lean").families:
             found = counts.setdefault(family.name, {})
             found[form] = len(family.samples)
             if form != config.domain.labels:

@@ -9,7 +9,7 @@ from otel_queue.ledger.reader import LedgerReader
 from otel_queue.ledger.store import LedgerStore
 from otel_queue.ledger.tracked import Tracked
 from otel_queue.ledger.upkeep import Upkeep
-from otel_queue.redis_client import RedisLink, connect
+from otel_queue.redis_client import PlacedLink, connect
 from otel_queue.shard import WHOLE, Shard
 
 # A person waits longer for a first read of everything than a scrape does.
@@ -28,8 +28,8 @@ def ledger_counts(config: Config) -> CountsStore:
     return CountsStore(link, namespace=config.ledger.namespace)
 
 
-def _guarded(config: Config, redis: RedisConfig) -> RedisLink:
-    link: RedisLink = connect(redis)
+def _guarded(config: Config, redis: RedisConfig) -> PlacedLink:
+    link = connect(redis)
     limit = config.ledger.memory_limit_bytes
     return GuardedLink(link, limit) if limit else link
 

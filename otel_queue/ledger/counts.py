@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from otel_queue.errors import WriteError
 from otel_queue.ledger.contract import Contract, read_contract
-from otel_queue.ledger.exchange import Exchange, accepted, call_of
+from otel_queue.ledger.exchange import Exchange, call_of
 from otel_queue.ledger.keys import SETTLED, Keys, ProjectKeys
 from otel_queue.ledger.states import in_processing
 from otel_queue.redis_client import RedisLink, array, integer, request, scored, taking_apart, text, time_us
@@ -97,9 +97,11 @@ class CountsStore:
             wanted, left_out = _arrange(days, look, through)
             if not wanted:
                 return Put([], left_out)
-            self._mark(project, of, max(look.approximate, *(day for day in days if day not in left_out)))
+            self._mark(of, max(look.approximate, *(day for day in days if day not in left_out)))
             # All of it is put anew when a day is closed meanwhile, for then it belongs to another one.
-            if all(self._replace(of, day, counts, look, numbers) for day, counts in wanted.items()):
+            are_put = all(self._replace(of, day, counts, look, numbers) for day, counts in wanted.items())
+            self._announce(project)
+            if are_put:
                 return Put(sorted(wanted), left_out)
         raise WriteError("busy", f"{project} changes all the time; its old days are to be put when it is at rest")
 
@@ -126,13 +128,18 @@ class CountsStore:
         expired, folded, approximate = ((text(mark) or b"").decode() for mark in array(marks))
         return _Look(expired, folded, approximate, {day.decode(): score for day, score in scored(scores)})
 
-    def _mark(self, project: str, of: ProjectKeys, day: str) -> None:
+    def _mark(self, of: ProjectKeys, day: str) -> None:
         """Before the counts: they never look exact when they are not."""
         # Without a sequence the project's readers would call it lost.
-        marked = request(of.meta, [("HSETNX", of.meta, "sequence", 0), ("HSET", of.meta, "approximate", day)])
-        registered = request(self.keys.projects, [("SADD", self.keys.projects, project)])
-        for replies in self._exchange.ask([marked, registered]):
-            accepted(replies[-1])
+        self._exchange.one(
+            request(of.meta, [("HSETNX", of.meta, "sequence", 0), ("HSET", of.meta, "approximate", day)])
+        )
+
+    def _announce(self, project: str) -> None:
+        try:
+            self._exchange.call("announce", (self.keys.projects,), (project,))
+        except WriteError as error:
+            raise WriteError("registry", f"{self.keys.projects.decode()}: {error}") from error
 
     def _replace(self, of: ProjectKeys, day: str, wanted: DayCounts, look: _Look, numbers: Mapping[str, int]) -> bool:
         fields: Counter[str] = Counter()

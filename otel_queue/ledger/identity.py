@@ -48,7 +48,7 @@ def text_of(day: str, stored: bytes) -> str:
     return ulid_of(int.from_bytes(stored, "big"))
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=2048)
 def _day(number: int) -> str:
     return day_of(number * _DAY_MS * 1000)
 
@@ -60,8 +60,8 @@ def day_of(time_us: int) -> str:
 
 def days_up_to(now: float, days: int) -> list[str]:
     """All that may be listed among a project's days: as many days up to tomorrow, and what stands for days."""
-    today = int(now * 1e6)
-    return [*(day_of(today - back * _DAY_MS * 1000) for back in range(-1, days)), SETTLED, ATTEMPTS]
+    today = int(now * 1e3) // _DAY_MS
+    return [*(_day(today - back) for back in range(-1, days)), SETTLED, ATTEMPTS]
 
 
 def number_of_day(day: str) -> int:

@@ -25,7 +25,7 @@ class Keys:
 
     @property
     def projects(self) -> bytes:
-        """SET: the projects that have records; permanent."""
+        """ZSET: the projects that have records, by the number of their last announcement; permanent."""
         return f"{self._namespace}:projects".encode()
 
     def project(self, project: str) -> "ProjectKeys":

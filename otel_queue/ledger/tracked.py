@@ -9,7 +9,7 @@ from otel_queue.ledger.counts import EVENTS, DayCounts
 from otel_queue.ledger.exchange import Exchange, accepted, call_of
 from otel_queue.ledger.identity import UNDATED, Identity
 from otel_queue.ledger.keys import Keys
-from otel_queue.ledger.reader import Labels, label_of
+from otel_queue.ledger.project import Labels, label_of
 from otel_queue.redis_client import (
     RedisLink,
     Reply,
@@ -122,6 +122,8 @@ class Tracked:
             words = [word for id_, state in held[start : start + MOST_RECORDS] for word in (*id_[1:3], state)]
             answers = array(self._exchange.call("forget_ids", own, (*self._head(place), place.kind, *words)))
             forgotten += [answer == 1 for answer in answers]
+        if any(forgotten):  # readers are told
+            self._exchange.call("announce", (self._keys.projects,), (place.project,))
         return forgotten
 
     def ids(self, place: Place) -> Iterator[tuple[bytes, bytes]]:

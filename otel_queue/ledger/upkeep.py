@@ -12,7 +12,7 @@ from otel_queue.ledger.contract import Contract, Rule, parse_contract, read_cont
 from otel_queue.ledger.exchange import NODES_OF_A_LEVEL, Exchange, accepted
 from otel_queue.ledger.identity import UNDATED, day_of, days_up_to, end_of, number_of_day
 from otel_queue.ledger.keys import ATTEMPTS, SETTLED, Keys, ProjectKeys
-from otel_queue.ledger.reader import PROCESSING
+from otel_queue.ledger.project import PROCESSING
 from otel_queue.ledger.states import delivery_state, event_state, in_processing
 from otel_queue.redis_client import RedisLink, array, integer, names, request, scored, taking_apart, text, time_us
 
@@ -136,7 +136,7 @@ class Upkeep:
 
     def projects(self) -> list[str]:
         """The registered projects, sorted."""
-        reply = self._exchange.one(request(self.keys.projects, [("SMEMBERS", self.keys.projects)]))
+        reply = self._exchange.one(request(self.keys.projects, [("ZRANGE", self.keys.projects, 0, -1)]))
         return sorted(name.decode("utf-8", "replace") for name in names(reply))
 
     @taking_apart(_WHAT)
@@ -169,7 +169,9 @@ class Upkeep:
         of = self.keys.project(project)
         days = self.unlisted(project)
         answers = array(self._exchange.call("list_days", (of.meta, of.days, *map(of.stored, days)), days))
-        return [day for day, was_listed in zip(days, answers, strict=True) if was_listed == 1]
+        listed = [day for day, was_listed in zip(days, answers, strict=True) if was_listed == 1]
+        self._announce(project, bool(listed))
+        return listed
 
     def expire(self, project: str, through: str) -> int:
         """Takes all days up to `through` (YYYYMMDD) out of the counts; returns how many had any.
@@ -178,7 +180,13 @@ class Upkeep:
         """
         self._refuse_today(through)
         of = self.keys.project(project)
-        return integer(self._exchange.call("expire_day", (of.meta, of.days), ("", through)))
+        return self._announce(project, integer(self._exchange.call("expire_day", (of.meta, of.days), ("", through))))
+
+    def _announce(self, project: str, changed: int) -> int:
+        """Tells readers of a project that changed; returns `changed`."""
+        if changed:
+            self._exchange.call("announce", (self.keys.projects,), (project,))
+        return changed
 
     @taking_apart(_WHAT)
     def settle(self, project: str) -> Settled:
@@ -199,6 +207,7 @@ class Upkeep:
         folded = [day for day in days if day <= settled_now and end_of(day) + _FOLDED_AFTER_DAYS * 86_400 < now]
         for day in folded:
             self._exchange.call("fold_day", (of.meta, of.days), ("", day))
+        self._announce(project, len(folded))
         undated = self._end_undated(of, settled_now) if settled_now else 0
         return Settled(len(past), len(folded), undated, self.free_groups(project) if past or folded or undated else 0)
 
@@ -294,7 +303,7 @@ class Upkeep:
         pairs = [word for field, count in sorted(held.tracked.items()) for word in (field, count)]
         arguments = (day, f"{held.score:.17g}", len(pairs) // 2, *pairs, *sorted(held.processing))
         own = (of.meta, of.days, of.counts(day), of.processing(day))
-        return bool(self._exchange.call("replace_counts", own, arguments))
+        return bool(self._announce(project, integer(self._exchange.call("replace_counts", own, arguments))))
 
     def _stable(self, project: str, day: str) -> _Day:
         """The day as it was while nothing changed it."""

@@ -17,7 +17,7 @@ from otel_queue.postgres.generation import Generation
 from otel_queue.postgres.memory import Memory
 from otel_queue.postgres.store import GONE, GenerationStore, Lease, Seen
 from otel_queue.redis_client import RedisLink
-from otel_queue.series_budget import Exported, fit
+from otel_queue.series_budget import Exported, SeriesBudget
 
 # A generation outlives this many intervals; one refresh may fail and one be late.
 _LIFE_INTERVALS: Final = 3
@@ -47,7 +47,7 @@ class PostgresSource:
 
     `parity` is "corrected", or "legacy" for the numbers of the gateway's own exporter. `use_snapshot_tables` reads
     the tables in which the gateway keeps its legacy numbers, instead of counting. Exporters that count in different
-    ways do not share generations; `lean` and `most_series` (see `otel_queue.series_budget`) may differ. For a
+    ways do not share generations; `lean` and `budget` may differ. For a
     `witness` the corrected numbers are read too. Raises ConfigError; connects when it collects.
     """
 
@@ -63,13 +63,13 @@ class PostgresSource:
         statement_timeout_seconds: float = 60.0,
         max_age_seconds: float | None = None,
         lean: bool = False,
-        most_series: int = 20_000,
+        budget: SeriesBudget | None = None,
         witness: Witness | None = None,
     ) -> None:
         self._reckoning = reckoning_of(parity, use_snapshot_tables)
         self._interval = interval_seconds
         self._max_age = _LIFE_INTERVALS * interval_seconds if max_age_seconds is None else max_age_seconds
-        self._lean, self._most_series = lean, most_series
+        self._lean, self._budget = lean, budget or SeriesBudget()
         self._witness = witness
         waits = 0.0 if witness is None else _WITNESS_SECONDS
         self._database = Database(
@@ -229,7 +229,7 @@ class PostgresSource:
     def _fit(self, generation: Generation) -> Exported:
         """The families as they are exported, made once per generation."""
         if self._fitted is None or self._fitted[0] is not generation:
-            self._fitted = generation, fit(generation.families, lean=self._lean, most_series=self._most_series)
+            self._fitted = generation, self._budget.fit(generation.families, lean=self._lean)
         return self._fitted[1]
 
 

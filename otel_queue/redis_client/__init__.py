@@ -21,11 +21,21 @@ from otel_queue.redis_client.replies import (
     time_us,
     unexpected,
 )
-from otel_queue.redis_client.requests import Answers, ErrorReply, RedisLink, Reply, Request, ask, pack, request
+from otel_queue.redis_client.requests import (
+    Answers,
+    ErrorReply,
+    PlacedLink,
+    RedisLink,
+    Reply,
+    Request,
+    ask,
+    pack,
+    request,
+)
 from otel_queue.redis_client.rounds import Reading, Rounds
 
 __all__ = [
-    "Answers", "ErrorReply", "Fields", "Reading", "RedisLink", "Reply", "Request", "Rounds", "array", "ask", "connect",
-    "counted", "counter", "decimal", "integer", "names", "pack", "reply_reason", "request", "scored", "taking_apart",
-    "text", "time_us", "unexpected",
+    "Answers", "ErrorReply", "Fields", "PlacedLink", "Reading", "RedisLink", "Reply", "Request", "Rounds", "array",
+    "ask", "connect", "counted", "counter", "decimal", "integer", "names", "pack", "reply_reason", "request", "scored",
+    "taking_apart", "text", "time_us", "unexpected",
 ]  # fmt: skip

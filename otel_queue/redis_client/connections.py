@@ -11,10 +11,10 @@ from redis.sentinel import Sentinel
 from otel_queue.config import RedisConfig
 from otel_queue.redis_client.cluster import ClusterLink
 from otel_queue.redis_client.node import NodeLink
-from otel_queue.redis_client.requests import RedisLink
+from otel_queue.redis_client.requests import PlacedLink
 
 
-def connect(config: RedisConfig) -> RedisLink:
+def connect(config: RedisConfig) -> PlacedLink:
     """A link to the configured Redis. Connects at the first exchange. Raises ConfigError for a bad URL."""
     location = config.location
     options = _connection_options(config)

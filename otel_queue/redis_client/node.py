@@ -91,6 +91,10 @@ class NodeLink:
             raise ReadError("timeout", f"{self._name}: the time was used up before anything was asked")
         connection.socket_connect_timeout = connection.socket_timeout = min(self._connect_seconds, left)
 
+    def place(self, _: bytes, /) -> str:
+        """As PlacedLink: the one server."""
+        return self._name
+
     def close(self) -> None:
         """As RedisLink."""
         self._own.connection.disconnect()

@@ -45,6 +45,14 @@ class RedisLink(Protocol):
         ...
 
 
+class PlacedLink(RedisLink, Protocol):
+    """A link that knows which keys fail together."""
+
+    def place(self, key: bytes, /) -> str:
+        """The server that has the key, as far as is known without asking."""
+        ...
+
+
 def pack(*words: bytes | str | int) -> bytes:
     """One command in Redis's wire format."""
     return _pack(words)

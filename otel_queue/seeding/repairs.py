@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from otel_queue import labels
 from otel_queue.ledger.identity import identify
-from otel_queue.ledger.reader import Labels
+from otel_queue.ledger.project import Labels
 from otel_queue.ledger.states import TOLD_BY_CREATED, DeliveryState, EventState
 from otel_queue.lifecycle import STATUSES, DeliveryCreated, EventCreated, Record, StatusSet
 from otel_queue.postgres.rows import DeliveryRow, EventRow

@@ -10,8 +10,7 @@ from itertools import chain
 from otel_queue import labels
 from otel_queue.errors import WriteError
 from otel_queue.ledger.counts import CountsStore
-from otel_queue.ledger.store import LedgerStore, Written
-from otel_queue.ledger.writer import OF_ONE_PROJECT, by_project
+from otel_queue.ledger.store import OF_ONE_PROJECT, LedgerStore, Written
 from otel_queue.lifecycle import EventCreated, ProjectDescribed, Record
 from otel_queue.postgres.rows import Batch, DeliveryRow, EventRow, Rows
 from otel_queue.seeding.attempts import UNTIMED, by_birth, record_of
@@ -131,19 +130,23 @@ class Seed:
         self._pace.rest()
 
     def _write(self, records: Sequence[Record]) -> None:
-        parts = []
-        try:
-            written = self._pace.patiently(lambda: self._store.write(records, time.monotonic() + WRITE_SECONDS))
-            self.seeded.written = self.seeded.written.plus(written)
-        except WriteError as error:
-            if error.reason not in OF_ONE_PROJECT:
-                raise
-            parts = by_project(records)
-            if len(parts) == 1:
-                self.seeded.unmergeable[f"project {records[0].project!r}: {error}"] += len(records)
-                return
-        for part in parts:
-            self._write(part)
+        outcomes = self._pace.patiently(partial(self._try, records))
+        for project, outcome in outcomes.items():
+            if isinstance(outcome, Written):
+                self.seeded.written = self.seeded.written.plus(outcome)
+            else:
+                refused = sum(record.project == project for record in records)
+                self.seeded.unmergeable[f"project {project!r}: {outcome}"] += refused
+
+    def _try(self, records: Sequence[Record]) -> dict[str, Written | WriteError]:
+        """What became of each project; raises what is wrong with more than one project."""
+        deadline = time.monotonic() + WRITE_SECONDS
+        outcomes = self._store.write_each(records, deadline)
+        for outcome in outcomes.values():
+            if isinstance(outcome, WriteError) and outcome.reason not in OF_ONE_PROJECT:
+                raise outcome
+        self._store.announce((each for each, told in outcomes.items() if isinstance(told, Written)), deadline)
+        return outcomes
 
 
 def put_old_days(old: OldDays, counts: CountsStore, window: Window, pace: Pace, seeded: Seeded) -> None:

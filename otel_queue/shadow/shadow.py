@@ -13,7 +13,6 @@ from otel_queue.errors import ReadError
 from otel_queue.ledger.families import ledger_families
 from otel_queue.ledger.reader import LedgerReader
 from otel_queue.samples import Family
-from otel_queue.series_budget import NO_BUDGET
 from otel_queue.shadow.comparison import Comparison, Increases, compare
 from otel_queue.shadow.entry import Entry, Standings, advance
 from otel_queue.shadow.journal import Journal, Journaled
@@ -47,7 +46,7 @@ def reading_of(reader: LedgerReader) -> ReadLedger:
         if snapshot.failures:
             reason = next(iter(snapshot.failures))
             raise ReadError(reason, f"{sum(snapshot.failures.values())} parts of the ledger cannot be read: {reason}")
-        return ledger_families(snapshot, most_series=NO_BUDGET).families
+        return ledger_families(snapshot).families
 
     return read
 

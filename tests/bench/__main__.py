@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import _pytest.outcomes
 
-from tests.bench import database, export, growth, inspector, ledger, package, recorder, scrape
+from tests.bench import database, export, growth, inspector, ledger, package, reads, recorder, scrape
 from tests.bench.result import Result
 
 BENCHES: dict[str, Callable[[str], Iterator[Result]]] = {
@@ -17,6 +17,8 @@ BENCHES: dict[str, Callable[[str], Iterator[Result]]] = {
     "handler-redis-down": recorder.handler_redis_down,
     "ledger-write": ledger.write,
     "ledger-read": ledger.read,
+    "cold-read": reads.cold,
+    "idle-read": reads.idle,
     "ledger-memory": ledger.memory,
     "scrape-50k": export.scrape,
     "otlp-push-50k": export.push,

@@ -6,11 +6,12 @@ import redis
 
 from otel_queue.cli import FINDING, FINE, UNREACHABLE, USAGE, main
 from otel_queue.config import RedisConfig
+from otel_queue.ledger.contract import Rule
 from otel_queue.ledger.store import LedgerStore
 from otel_queue.lifecycle import AttemptMade, DeliveryCreated, EventCreated, StatusSet
 from otel_queue.redis_client import connect
 from otel_queue.ulid import new_ulid
-from tests.ledger.ledgers import DAY_US, day_of, now_us, ulid
+from tests.ledger.ledgers import DAY_US, agree_on, day_of, now_us, ulid
 
 NOW_US = now_us()
 YESTERDAY = day_of(NOW_US - DAY_US)
@@ -30,20 +31,37 @@ def ledger(redis_url: str) -> str:
             StatusSet("P", delivery, "Processing", now + 1),
             AttemptMade("P", new_ulid(), now, endpoint, True, 200),
         ]
-    LedgerStore(connect(RedisConfig(url=redis_url))).write(records, time.monotonic() + 10)
     assert main(["ledger", "init", "--redis-url", redis_url]) == FINE
+    LedgerStore(connect(RedisConfig(url=redis_url))).write(records, time.monotonic() + 10)
     return redis_url
 
 
 def test_init_begins_a_ledger_once(redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["ledger", "init", "--redis-url", redis_url]) == FINE
-    assert main(["ledger", "init", "--redis-url", redis_url]) == FINE
-    assert capsys.readouterr().out.splitlines() == ["the ledger begins now", "the ledger has begun already"]
+    tracked = (
+        "deliveries and events are tracked for 30 days, attempts for 7 days; at most 100000 sets of labels a project"
+    )
+    for said in ("the ledger begins now", "the ledger has begun already"):
+        assert main(["ledger", "init", "--redis-url", redis_url]) == FINE
+        assert capsys.readouterr().out.splitlines() == [said, f"ids from the first day: {tracked}"]
+
+
+def test_init_with_other_days_changes_what_holds_for_later_ids(
+    redis_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["ledger", "init", "--track-days", "10", "--redis-url", redis_url])
+    capsys.readouterr()
+    assert main(["ledger", "init", "--track-days", "60", "--redis-url", redis_url]) == FINE
+    begun, first, later = capsys.readouterr().out.splitlines()
+    assert begun == "the ledger has begun already"
+    assert first.startswith("ids from the first day: deliveries and events are tracked for 10 days")
+    assert later.startswith(f"ids from {day_of(NOW_US + 2 * DAY_US)}: deliveries and events are tracked for 60 days")
+    with pytest.raises(SystemExit):
+        main(["ledger", "init", "--track-days", "0", "--redis-url", redis_url])
 
 
 def test_a_ledger_without_its_birth_is_unknown_not_empty(redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ledger", "show", "--redis-url", redis_url]) == UNREACHABLE
-    assert "oq:birth is missing" in capsys.readouterr().err
+    assert "oq:contract is missing" in capsys.readouterr().err
 
 
 def test_show_has_a_line_per_project_and_day(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,25 +118,22 @@ def test_expire_takes_days_out_and_refuses_what_is_no_day(ledger: str, capsys: p
     assert capsys.readouterr().out == "P: 1 day expired\n"
 
 
-@pytest.mark.parametrize("action", ["expire", "fold"])
 @pytest.mark.parametrize("days_ahead", [0, 1, 9_000])
-def test_a_day_that_is_not_over_is_not_closed(
-    ledger: str, capsys: pytest.CaptureFixture[str], action: str, days_ahead: int
-) -> None:
+def test_a_day_that_is_not_over_is_not_closed(ledger: str, capsys: pytest.CaptureFixture[str], days_ahead: int) -> None:
     capsys.readouterr()
     day = day_of(NOW_US + days_ahead * DAY_US)
-    assert main(["ledger", action, "--through", day, "--redis-url", ledger]) == USAGE
+    assert main(["ledger", "expire", "--through", day, "--redis-url", ledger]) == USAGE
     out, err = capsys.readouterr()
     assert (out, err.startswith(f"otel-queue: {day} is not over by Redis's clock")) == ("", True)
     with redis.Redis.from_url(ledger) as client:
-        assert client.hmget("oq:{P}:meta", "expired", "folded") == [None, None]
+        assert client.hmget("oq:{P}:meta", "expired", "settled") == [None, None]
 
 
 def test_a_project_whose_days_cannot_be_expired_is_named_and_keeps_no_other(
     ledger: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with redis.Redis.from_url(ledger) as client:
-        client.sadd("oq:projects", "A", "Z")
+        client.zadd("oq:projects", {"A": 1, "Z": 1})
         client.set("oq:{A}:days", "text")
         capsys.readouterr()
         assert main(["ledger", "expire", "--through", YESTERDAY, "--redis-url", ledger]) == FINDING
@@ -127,12 +142,14 @@ def test_a_project_whose_days_cannot_be_expired_is_named_and_keeps_no_other(
     assert err.startswith("otel-queue: A: not expired (wrong_type): ")
 
 
-def test_fold_keeps_the_counts_under_the_settled_days(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["ledger", "fold", "--through", YESTERDAY, "--redis-url", ledger]) == FINE
+def test_settle_says_what_it_ended(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
-    assert main(["ledger", "show", "--json", "--redis-url", ledger]) == FINE
-    settled = {row["day"]: row["deliveries"] for row in json.loads(capsys.readouterr().out)}
-    assert settled == {"attempts": 0, "settled": 3}
+    assert main(["ledger", "settle", "--redis-url", ledger]) == FINE
+    assert capsys.readouterr().out == "P: 0 days, 0 undated ids settled\n"
+    with redis.Redis.from_url(ledger) as client:
+        agree_on(client, rules=(Rule(track_days=0),))
+    assert main(["ledger", "settle", "--redis-url", ledger]) == FINE
+    assert capsys.readouterr().out == "P: 1 day, 0 undated ids settled\n"
 
 
 def test_estimate_says_what_a_set_of_keys_would_cost(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:

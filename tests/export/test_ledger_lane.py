@@ -8,8 +8,9 @@ import pytest
 
 from otel_queue.config.settings import Config, DomainConfig, LedgerConfig, QueueConfig, RedisConfig
 from otel_queue.ledger.families import ledger_families
-from otel_queue.ledger.reader import Labels as Told
-from otel_queue.ledger.reader import LedgerSnapshot, Project
+from otel_queue.ledger.project import Labels as Told
+from otel_queue.ledger.project import Project
+from otel_queue.ledger.reader import LedgerSnapshot
 from otel_queue.ledger.store import LedgerStore
 from otel_queue.ledger.upkeep import Upkeep
 from otel_queue.lifecycle import (
@@ -23,6 +24,8 @@ from otel_queue.lifecycle import (
 )
 from otel_queue.pipeline import Pipeline
 from otel_queue.redis_client import connect
+from otel_queue.samples import Family
+from otel_queue.series_budget import SeriesBudget
 from otel_queue.ulid import new_ulid
 from tests.export.ways_out import (
     CLASSIC,
@@ -328,7 +331,7 @@ def snapshot_of(deliveries: Sequence[tuple[Told, int]], attempts: Sequence[tuple
 
 
 def folded(snapshot: LedgerSnapshot, most: int) -> dict[str, dict[tuple[str, ...], float]]:
-    exported = ledger_families(snapshot, most_series=most)
+    exported = ledger_families(snapshot, budget=SeriesBudget(most))
     return {family.name: dict(family.samples) for family in exported.families}
 
 
@@ -370,6 +373,49 @@ def test_within_the_budget_nothing_folds() -> None:
     deliveries = [(Told(f"e{number}", "t", "s"), 1) for number in range(5)]
     found = folded(snapshot_of(deliveries, []), 5)[DELIVERIES]
     assert {values[2] for values in found} == {f"e{number}" for number in range(5)}
+
+
+def test_an_endpoint_that_was_shown_keeps_its_place_when_others_come_that_sort_before_it(
+    ledger: Ledger, redis_url: str
+) -> None:
+    def attempts(endpoint: str, count: int) -> list[Record]:
+        return [AttemptMade("p", new_ulid(), now_us(), endpoint, True, 200) for _ in range(count)]
+
+    def seen() -> dict[str, float]:
+        return {dict(each)["endpoint"]: value for each, value in scraped(exporter)[ATTEMPTS].items()}
+
+    exporter = pipeline(redis_url, most_series=2)
+    ledger.write(*attempts("m", 20), *attempts("n", 10))
+    assert seen() == {"m": 20, "n": 10}
+    ledger.write(*attempts("z", 5))
+    assert seen() == {"m": 20, "n": 10, "other": 5}
+    ledger.write(*attempts("a", 3), *attempts("m", 1))
+    assert seen() == {"m": 21, "n": 10, "other": 8}
+
+
+def names_of(samples: Mapping[tuple[str, ...], float]) -> dict[str, float]:
+    return {values[1]: value for values, value in samples.items()}
+
+
+def test_a_series_whose_data_is_gone_gives_its_room_to_one_that_was_never_in_other() -> None:
+    budget = SeriesBudget(2)
+
+    def shown(**attempts: int) -> dict[str, float]:
+        exported = ledger_families(snapshot_of([], list(attempts.items())), budget=budget)
+        return names_of(dict(next(family.samples for family in exported.families if family.name == ATTEMPTS)))
+
+    assert shown(a=1, b=2, c=3) == {"a": 1, "b": 2, "other": 3}
+    assert shown(b=2, c=4) == {"b": 2, "other": 4}
+    assert shown(b=2, c=4, d=5) == {"b": 2, "d": 5, "other": 4}
+    assert shown(b=2, d=5) == {"b": 2, "d": 5, "other": 4}
+
+
+def test_a_fallback_shows_the_endpoints_that_the_source_showed() -> None:
+    budget = SeriesBudget(2)
+    samples = [(("p", endpoint, "success", "200"), 1.0) for endpoint in ("a", "m", "n")]
+    ledger_families(snapshot_of([], [("m", 1), ("n", 1)]), budget=budget)
+    [family] = budget.fit([Family(ATTEMPTS, samples, 1.0, "postgres")], lean=False).families
+    assert names_of(dict(family.samples)) == {"m": 1, "n": 1, "other": 1}
 
 
 def test_a_scrape_counts_what_was_folded(ledger: Ledger, redis_url: str) -> None:

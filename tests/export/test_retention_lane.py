@@ -11,6 +11,7 @@ from otel_queue.errors import ReadError
 from otel_queue.lane import Lane
 from otel_queue.ledger.upkeep import close_each
 from otel_queue.lifecycle import EventCreated
+from otel_queue.series_budget import SeriesBudget
 from tests.ledger.ledgers import DAY_US, Ledger, day_of, now_us, ulid
 from tests.servers.redis import RedisServer, redis_server
 
@@ -43,7 +44,7 @@ def retention(url: str) -> Lane:
         domain=DomainConfig(source="ledger"),
         ledger=LedgerConfig(retention_days=RETENTION_DAYS),
     )
-    [lane] = [lane for lane in slow_lanes(config) if lane.name == "retention"]
+    [lane] = [lane for lane in slow_lanes(config, SeriesBudget()) if lane.name == "retention"]
     return lane
 
 

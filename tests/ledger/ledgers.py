@@ -49,7 +49,7 @@ KINDS = {
 # Every key that may be without a TTL, and its type, typed from docs/ledger-protocol.md and not from the code.
 PERMANENT = {
     r"oq:contract": "string",
-    r"oq:projects": "set",
+    r"oq:projects": "zset",
     r"oq:\{[^{}]+\}:meta": "hash",
     r"oq:\{[^{}]+\}:groups": "hash",
     r"oq:\{[^{}]+\}:days": "zset",
@@ -144,7 +144,7 @@ def fold(client: redis.Redis, project: str, through: str) -> None:
 
 
 def families_of(snapshot: LedgerSnapshot) -> Families:
-    found = ledger_families(snapshot, most_series=1_000_000).families
+    found = ledger_families(snapshot).families
     return {family.name: dict(family.samples) for family in found}
 
 

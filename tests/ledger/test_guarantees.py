@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,7 @@ from tests.ledger.worker_process import records_of
 from tests.servers.process import wait_until
 from tests.servers.proxy import slow_proxy
 from tests.servers.redis import RedisServer
+from tests.servers.redis_cluster import Cluster, redis_cluster
 from tests.servers.redis_sentinel import redis_sentinel
 
 WRITERS: Final = ("sync", "buffered", "before_ack")
@@ -26,6 +28,7 @@ NOTHING = "nothing"
 QUEUED = "what is queued"
 TWO_SECONDS = "up to two seconds"
 UNREPLICATED = "what the replica lacks"
+NO_ROOM = "what has no room"
 
 # What may be lost of what was acknowledged, by fault and writer; the cells of docs/reliability.md.
 TABLE: Final[Mapping[str, Mapping[str, str]]] = {
@@ -35,6 +38,8 @@ TABLE: Final[Mapping[str, Mapping[str, str]]] = {
         "sync": TWO_SECONDS, "buffered": TWO_SECONDS, "before_ack": TWO_SECONDS,
     },
     "Sentinel failover": {"sync": UNREPLICATED, "buffered": UNREPLICATED, "before_ack": UNREPLICATED},
+    "Cluster, a node dead or hung: its projects": {"sync": NO_ROOM, "buffered": NO_ROOM, "before_ack": NOTHING},
+    "Cluster, a node dead or hung: other projects": {"sync": NOTHING, "buffered": NOTHING, "before_ack": NOTHING},
 }  # fmt: skip
 
 
@@ -273,3 +278,45 @@ def test_a_failover_loses_what_the_replica_had_not_received_and_nothing_else(
     assert ledger.differences() == []
     ledger.close()
     assert_every_key_has_a_life(server)
+
+
+# A node of a cluster ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize("is_hung", [False, True], ids=["dead", "hung"])
+def test_a_node_that_is_gone_keeps_its_own_projects_waiting_and_no_others(writer: str, is_hung: bool) -> None:
+    base_us = now_us() - 3_600_000_000
+    settings = ("--appendonly", "yes", "--appendfsync", "always", "--cluster-require-full-coverage", "no")
+    with redis_cluster(*settings) as cluster:
+        ledger = Ledger(cluster.url)
+        ports = {project: cluster.port_of(f"oq:{{{project}}}:meta".encode()) for project in ("p0", "p1", "p2")}
+        node = next(node for node in cluster.nodes if node.port == ports["p1"])
+        waiting = {task for task in range(30, 36) if ports[f"p{task % 3}"] == node.port}
+        others = set(range(36)) - waiting
+        with worker(cluster.url, writer, base_us) as running:
+            running.work_off(range(30))
+            (node.pause if is_hung else node.kill)()
+            running.send(range(30, 36))
+            wait_until(lambda: others <= set(running.acked), what="the others' tasks are acknowledged")
+            if writer == "before_ack":
+                assert not waiting & set(running.acked)
+            else:
+                wait_until(lambda: waiting <= set(running.acked), what="its own tasks are acknowledged too")
+            wait_until(partial(_has_attempts, cluster, ports, node, others), what="the others are in the ledger")
+            (node.resume if is_hung else node.start)()
+            wait_until(cluster.is_whole, what="the cluster is whole again")
+            running.work_off(range(36))
+        assert_holds(ledger, range(36), base_us)
+        ledger.close()
+
+
+def _has_attempts(cluster: Cluster, ports: Mapping[str, int], gone: RedisServer, tasks: Iterable[int]) -> bool:
+    """Whether the ledger has one attempt of each of these tasks whose project is on a node that answers."""
+    found = 0
+    for node in cluster.nodes:
+        with node.client() as client:
+            for project, port in ports.items():
+                if port == node.port != gone.port:
+                    found += sum(map(int, client.hvals(f"oq:{{{project}}}:attempts")))
+    return found == sum(ports[f"p{task % 3}"] != gone.port for task in tasks)

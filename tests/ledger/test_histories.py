@@ -19,7 +19,9 @@ from tests.servers.redis_cluster import redis_cluster
 NOW_US = now_us()
 TODAY = day_of(NOW_US)
 PROJECTS = [f"project {number}" for number in range(6)]
-ACL_WITHOUT_INFO = "exporter on >secret -@all ~oq:* +get +smembers +hmget +zrange +hgetall +zrangebylex +time"
+ACL_WITHOUT_INFO = (
+    "exporter on >secret -@all ~oq:* +get +hmget +zrange +hgetall +zrangebylex +time +zcard +zrangebyscore +exists"
+)
 
 
 def told(endpoint: str, number: int, project: str = "p") -> list[Record]:

@@ -97,7 +97,7 @@ def holds_another_type(server: RedisServer) -> Any:
         (without_replicas, "no_replicas"),
         (without_a_way_to_save, "cannot_save"),
         (busy_with_a_script, "busy_script"),
-        (holds_another_type, "bad_value"),
+        (holds_another_type, "registry"),
     ],
 )
 def test_a_refused_write_locks_nobody_out_while_its_error_is_kept(
@@ -107,7 +107,7 @@ def test_a_refused_write_locks_nobody_out_while_its_error_is_kept(
     with ledger_server() as server, stores(server) as store:
         ledger = Ledger(server.url)
         with refuses(server):
-            with pytest.raises(WriteError, match="oq:projects") as kept:
+            with pytest.raises(WriteError) as kept:
                 write(store)
             assert kept.value.reason == reason
             with pytest.raises(WriteError) as again:

@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 
+from otel_queue.errors import WriteError
 from otel_queue.ledger.store import Written
 from otel_queue.ledger.writer import _BATCH, BufferedWriter
 from otel_queue.lifecycle import EventCreated, Record
@@ -39,8 +40,8 @@ def test_a_refused_project_costs_the_others_no_pause(
     redis_server: RedisServer, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While it waits for its next try, an hour from now, its new records join it, and those of others are written."""
-    monkeypatch.setattr("otel_queue.ledger.refused.FIRST_PAUSE_SECONDS", 3_600.0)
-    monkeypatch.setattr("otel_queue.ledger.writer.FIRST_PAUSE_SECONDS", 3_600.0)
+    monkeypatch.setattr("otel_queue.ledger.lanes.FIRST_PAUSE_SECONDS", 3_600.0)
+    monkeypatch.setattr("otel_queue.ledger.lanes.LONGEST_PAUSE_SECONDS", 3_600.0)
     writer = buffered(ledger.url)
     with redis_server.client() as client:
         client.set("oq:{broken}:meta", "some text", ex=60)
@@ -48,8 +49,8 @@ def test_a_refused_project_costs_the_others_no_pause(
             writer.write([*events(step, step + 1, "broken"), *events(3_000 * step, 3_000 * (step + 1))])
             wait_until(partial(holds, writer, step + 1), what="the other project's records are written")
         tries = writer.failures["wrong_type"]
-        assert tries == 2  # the batch that held both, and the project alone
-        assert writer.written.changed + writer.written.unchanged < 15_000 + 3_000
+        assert tries == 1
+        assert sum(writer.written) == 15_000  # what goes together with a refused project is written once
         client.delete("oq:{broken}:meta")
     assert writer.close(TIMEOUT_SECONDS)  # who waits does not wait for a refused project's pauses
     assert writer.failures["wrong_type"] == tries
@@ -57,25 +58,24 @@ def test_a_refused_project_costs_the_others_no_pause(
     assert_same(families, expected([*events(0, 5, "broken"), *events(0, 15_000)], now))
 
 
-def test_one_refused_project_among_many_is_found_without_trying_each(
+def test_one_refused_project_among_many_costs_them_no_further_try(
     redis_server: RedisServer, ledger: Ledger, writer: BufferedWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writes: list[int] = []
-    write = writer._store.write
+    write = writer._store.write_each
 
-    def count(records: Sequence[Record], deadline: float) -> Written:
+    def count(records: Sequence[Record], deadline: float) -> dict[str, Written | WriteError]:
         writes.append(len(records))
         return write(records, deadline)
 
-    monkeypatch.setattr(writer._store, "write", count)
+    monkeypatch.setattr(writer._store, "write_each", count)
     with redis_server.client() as client:
         client.set("oq:{p300}:meta", "some text", ex=60)
         told = [record for number in range(500) for record in events(0, 1, f"p{number}")]
         writer.write(told)
         wait_until(lambda: len(writer) == 1, what="the other projects' records are written")
         assert sum(writer.written) == 499
-        # Nine halvings, and what tries the project has had since.
-        assert len(writes) < 40
+        assert sum(length > 1 for length in writes) == 1
         client.delete("oq:{p300}:meta")
     assert writer.flush(TIMEOUT_SECONDS)
     families, now = ledger.read()

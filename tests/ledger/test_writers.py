@@ -90,7 +90,8 @@ def test_every_outage_is_told_once_and_so_is_its_end(
 def test_whoever_waits_for_the_buffer_does_not_wait_for_its_pauses(
     refusing_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("otel_queue.ledger.writer.FIRST_PAUSE_SECONDS", 3_600.0)
+    monkeypatch.setattr("otel_queue.ledger.lanes.LONGEST_PAUSE_SECONDS", 3_600.0)
+    monkeypatch.setattr("otel_queue.ledger.lanes.FIRST_PAUSE_SECONDS", 3_600.0)
     writer = buffered(refusing_url)
     writer.write(events(0, 1))
     wait_until(lambda: writer.failures["connection"] == 1, what="a write fails")
@@ -155,6 +156,7 @@ def test_a_record_that_is_late_is_written_since_the_ledger_has_answered_for_it(l
     yesterday = NOW_US - DAY_US
     assert writer.write([DayExpired("p", day_of(yesterday))]) == "written"
     assert writer.write([EventCreated("p", ulid(yesterday, 1), NOW_US, "S")]) == "written"
+    assert writer.close(TIMEOUT_SECONDS)
     [project] = ledger.snapshot().projects
     assert (project.tallies, project.events) == ({"late:event": 1}, {})
 
@@ -182,6 +184,7 @@ def test_a_writer_that_waits_tells_its_own_failures_and_its_buffers(refusing_url
 def test_a_sync_writer_says_written_only_of_what_is_in_the_ledger(ledger: Ledger) -> None:
     writer = SyncWriter(store(ledger.url), buffered(ledger.url))
     assert writer.write(events(0, 10)) == "written"
+    assert writer.close(TIMEOUT_SECONDS)  # readers know of the project
     assert ledger.families()[EVENTS] == {("p", "S", "success"): 10.0}
 
 

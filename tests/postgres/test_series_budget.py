@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 
 from otel_queue.catalog import CATALOG
 from otel_queue.ledger.families import ledger_families
-from otel_queue.ledger.reader import Day, Labels, LedgerSnapshot, Project
+from otel_queue.ledger.project import Day, Labels, Project
+from otel_queue.ledger.reader import LedgerSnapshot
 from otel_queue.lifecycle import STATUSES
 from otel_queue.postgres.aggregations import read_families
 from otel_queue.postgres.database import Reading, Row
 from otel_queue.samples import Family
-from otel_queue.series_budget import Exported, fit
+from otel_queue.series_budget import Exported, SeriesBudget
 from tests.postgres.exporters import Exporter, no_database
 from tests.postgres.gateway import ATTEMPTS, DELIVERIES, DELIVERY_BACKLOG, EVENTS, Gateway, by_name
 
@@ -77,7 +78,7 @@ def through_the_ledger(told: Mapping[str, Told], *, lean: bool, most: int) -> Ex
         project.attempts = data.attempts
         projects.append(project)
     snapshot = LedgerSnapshot(float(NOW), 1, tuple(projects), {}, 0.0, 1)
-    return ledger_families(snapshot, lean=lean, most_series=most)
+    return ledger_families(snapshot, lean=lean, budget=SeriesBudget(most))
 
 
 class Rows:
@@ -114,7 +115,7 @@ class Rows:
 def through_the_database(told: Mapping[str, Told], *, lean: bool, most: int) -> Exported:
     found = read_families(cast(Reading, Rows(told)), "corrected", float(NOW), lambda: None)
     assert not found.failures
-    return fit(found.families, lean=lean, most_series=most)
+    return SeriesBudget(most).fit(found.families, lean=lean)
 
 
 def series(exported: Exported) -> dict[str, dict[tuple[str, ...], float]]:
@@ -146,7 +147,7 @@ def test_folding_loses_no_count_and_keeps_the_budget(told: Mapping[str, Told], m
 
 def test_a_family_that_is_missing_has_no_project_info_and_costs_no_other() -> None:
     events = Family(EVENTS, [(("P", "http", "success"), 1.0)], 5.0, "postgres")
-    assert fit([events], lean=True, most_series=1) == Exported([events], {})
+    assert SeriesBudget(1).fit([events], lean=True) == Exported([events])
 
 
 # As it is served --------------------------------------------------------------------------------------------------
@@ -163,7 +164,7 @@ def filled(gateway: Gateway) -> Gateway:
 
 def test_exporters_with_other_budgets_and_labels_share_a_generation(filled: Gateway, exporter: Exporter) -> None:
     full = by_name(exporter().collect().families)
-    few = exporter(no_database(), most_series=1).collect()
+    few = exporter(no_database(), budget=SeriesBudget(1)).collect()
     lean = by_name(exporter(no_database(), lean=True).collect().families)
     assert {values[2] for values, _ in full[DELIVERIES].samples} == {"E1", "E2", "E3"}
     found = by_name(few.families)

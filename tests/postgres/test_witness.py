@@ -13,6 +13,7 @@ from otel_queue.postgres.aggregations import Found
 from otel_queue.postgres.database import statement
 from otel_queue.postgres.source import PostgresSource
 from otel_queue.redis_client import connect
+from otel_queue.series_budget import SeriesBudget
 from tests.postgres.exporters import Exporter, Refresh, Watcher, events, exporters, failing, held, locked, make_older
 from tests.postgres.gateway import ATTEMPTS, DELIVERIES, EVENTS, Gateway, brief, by_name
 from tests.servers.postgres import postgres_server
@@ -48,7 +49,7 @@ def test_budget_and_lean_labels_do_not_change_what_it_is_given(gateway: Gateway,
     for endpoint in ("E1", "E2"):
         gateway.delivery(f"d{endpoint}", "e1", "Success", endpoint=endpoint)
     watcher = Watcher()
-    exporter(witness=watcher, lean=True, most_series=1).collect()
+    exporter(witness=watcher, lean=True, budget=SeriesBudget(1)).collect()
     assert counts(watcher.exported, DELIVERIES) == {"E1,success,http": 1.0, "E2,success,http": 1.0}
 
 

@@ -42,4 +42,4 @@ def test_the_example_works_on_its_tasks_and_tells_process_and_ledger(redis_serve
             attempts[field.split(b"\0")[1].decode()] += int(count)
         assert attempts == ended
         assert client.llen("asynq:{EventQueue}:pending") == 0
-        assert client.smembers("oq:projects") == {b"shop"}
+        assert client.zrange("oq:projects", 0, -1) == [b"shop"]

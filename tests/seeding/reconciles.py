@@ -10,7 +10,7 @@ from otel_queue.ledger.counts import CountsStore
 from otel_queue.ledger.store import LedgerStore
 from otel_queue.ledger.tracked import Tracked
 from otel_queue.ledger.upkeep import Upkeep
-from otel_queue.redis_client import Answers, RedisLink, Request, connect
+from otel_queue.redis_client import Answers, PlacedLink, Request, connect
 from otel_queue.seeding.pace import Pace
 from otel_queue.seeding.progress import Progress
 from otel_queue.seeding.reconcile import LedgerParts, Reconcile
@@ -18,7 +18,7 @@ from otel_queue.seeding.report import Report
 from tests.postgres.gateway import Gateway
 from tests.seeding.seeds import rows_of
 
-Wrap = Callable[[RedisLink], RedisLink]
+Wrap = Callable[[PlacedLink], PlacedLink]
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def reconciles(
     """`wrap` is put around each of its links to Redis."""
     with ExitStack() as stack:
 
-        def link() -> RedisLink:
+        def link() -> PlacedLink:
             opened = connect(RedisConfig(url=url))
             stack.callback(opened.close)
             return wrap(opened)
@@ -66,7 +66,7 @@ def repaired(report: Report) -> dict[str, int]:
 class Interrupted:
     """A link on which something else happens once, just before the first call of a script that has this text."""
 
-    def __init__(self, link: RedisLink, text: bytes, meanwhile: Callable[[], object]) -> None:
+    def __init__(self, link: PlacedLink, text: bytes, meanwhile: Callable[[], object]) -> None:
         self._link = link
         self._text = text
         self._meanwhile: list[Callable[[], object]] = [meanwhile]
@@ -75,6 +75,9 @@ class Interrupted:
         if self._meanwhile and any(self._text in item.packed for item in requests):
             self._meanwhile.pop()()
         return self._link.exchange(requests, deadline)
+
+    def place(self, key: bytes, /) -> str:
+        return self._link.place(key)
 
     def close(self) -> None:
         self._link.close()

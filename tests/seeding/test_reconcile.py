@@ -136,7 +136,7 @@ def labels_are_lost(scene: Scene) -> None:
 
 
 def project_is_not_registered(scene: Scene) -> None:
-    scene.client.srem("oq:projects", "P")
+    scene.client.zrem("oq:projects", "P")
 
 
 def project_is_renamed(scene: Scene) -> None:

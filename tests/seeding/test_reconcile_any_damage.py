@@ -59,7 +59,7 @@ def damage_ledger(ledger: Ledger, client: Any, made: Tables, chance: random.Rand
             client.hincrby(key, chance.choice(client.hkeys(key)), chance.choice((-1, 1, 5)))
         elif b":attempt-ids:" not in key:
             client.hdel(key, chance.choice(client.hkeys(key)))
-    client.srem("oq:projects", chance.choice(("P", "Q")))
+    client.zrem("oq:projects", chance.choice(("P", "Q")))
     records: list[Record] = []
     for id_, project, created_us in chance.sample(made.deliveries, 15):
         at_us = created_us + chance.randrange(-5, 5) * MINUTE_US

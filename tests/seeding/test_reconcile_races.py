@@ -8,7 +8,7 @@ import pytest
 
 from otel_queue.ledger.scripts import script
 from otel_queue.lifecycle import DeliveryCreated, Record, StatusSet
-from otel_queue.redis_client import Answers, RedisLink, Request
+from otel_queue.redis_client import Answers, PlacedLink, Request
 from otel_queue.seeding.repairs import Rest
 from tests.ledger.ledgers import Ledger, agree_on, day_of, now_us, ulid
 from tests.postgres.gateway import Gateway
@@ -138,7 +138,7 @@ def test_labels_that_are_changed_by_hand_are_followed(scene: Scene) -> None:
 def test_a_repair_whose_day_is_closed_before_it_arrives_is_told(scene: Scene) -> None:
     set_status(scene, LAST, "Failure", now_us() - MINUTE_US)
 
-    def wrap(link: RedisLink) -> RedisLink:
+    def wrap(link: PlacedLink) -> PlacedLink:
         return Interrupted(link, BEFORE_RECORDING, lambda: scene.ledger.upkeep.expire("P", DAY))
 
     report = reconcile(scene.gateway, scene.ledger.url, wrap=wrap)
@@ -196,7 +196,7 @@ def test_a_new_delivery_whose_row_is_not_seen_yet_is_not_taken_for_gone(scene: S
 class Dying:
     """A link that breaks at its request of this number, as when the process is killed there."""
 
-    def __init__(self, link: RedisLink, requests: list[int], most: int) -> None:
+    def __init__(self, link: PlacedLink, requests: list[int], most: int) -> None:
         self._link = link
         self._requests = requests
         self._most = most

@@ -158,9 +158,9 @@ def test_a_ledger_that_cannot_be_read_costs_the_comparison_and_keeps_the_run(
 ) -> None:
     database = found({EVENTS: {"S1": 5.0}})
     exporter.judge(database, database)
-    side.error = ReadError("no_birth", "oq:birth is missing") if at == "before" else None
+    side.error = ReadError("no_birth", "oq:contract is missing") if at == "before" else None
     exporter.shadow.before()
-    side.error = ReadError("no_birth", "oq:birth is missing")
+    side.error = ReadError("no_birth", "oq:contract is missing")
     exporter.shadow.begun()
     exporter.shadow.judge(database, database, NOW + 60, 0.0)
     entry = exporter.journal.read().entries[EVENTS]

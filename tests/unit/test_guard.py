@@ -7,7 +7,7 @@ from otel_queue.errors import ReadError, WriteError
 from otel_queue.ledger.guard import GuardedLink
 from otel_queue.ledger.store import LedgerStore
 from otel_queue.lifecycle import EventCreated
-from otel_queue.redis_client import connect
+from otel_queue.redis_client import connect, request
 
 EVENT = EventCreated("P", "id", 1)
 
@@ -29,7 +29,12 @@ def test_a_redis_that_refuses_info_is_not_guarded(redis_url: str) -> None:
         def exchange(self, requests: object, deadline: float) -> object:
             yield ReadError("permission", "no INFO")
 
+        def place(self, key: bytes) -> str:
+            return "the server"
+
         def close(self) -> None: ...
 
     link = GuardedLink(Refusing(), 1)  # type: ignore[arg-type]
-    assert len(list(link.exchange([], time.monotonic() + 5))) == 1
+    [answer] = link.exchange([request(b"key", [("GET", b"key")])], time.monotonic() + 5)
+    assert isinstance(answer, ReadError)
+    assert answer.reason == "permission"

@@ -1,14 +1,15 @@
 package recorder
 
-import (
-	"strings"
-	"time"
-)
+import "strings"
 
 // Redis unpacks the arguments of a call onto Lua's stack, and a long call holds everybody else up.
-const mostRecords = 256
+const (
+	mostRecords   = 256
+	mostAnnounced = 512
+)
 
-// call is one script call. The first of its keys names its slot in a cluster.
+// call is one script call. The first of its keys names its slot in a cluster. The first of a project's args is empty: the
+// script goes by the contract that the project has.
 type call struct {
 	script  *script
 	project string
@@ -64,8 +65,7 @@ func (o Options) calls(records []record) []call {
 		case ProjectDescribed:
 			keys := []string{o.prefix(of.Project) + ":meta"}
 			args := []any{
-				of.At.UnixMicro(), clean(of.ProjectName), clean(of.OrganisationID), clean(of.OrganisationName),
-				o.Retention.MaxSkew.Microseconds(),
+				"", "", of.At.UnixMicro(), clean(of.ProjectName), clean(of.OrganisationID), clean(of.OrganisationName),
 			}
 			made = append(made, call{describeProject, of.Project, keys, args})
 		case DayExpired:
@@ -83,32 +83,20 @@ func (o Options) calls(records []record) []call {
 func (o Options) recording(of group, words []any) call {
 	prefix := o.prefix(of.project)
 	keys := []string{prefix + ":meta", prefix + ":groups"}
-	days := o.Retention.TrackDays
 	switch of.script {
 	case recordDeliveries:
-		keys = append(keys, prefix+":days", prefix+":counts:"+of.day, prefix+":processing:"+of.day,
-			prefix+":deliveries:"+of.day)
+		keys = append(keys, prefix+":days", prefix+":deliveries:"+of.day)
 	case recordEvents:
-		keys = append(keys, prefix+":days", prefix+":counts:"+of.day, prefix+":events:"+of.day)
+		keys = append(keys, prefix+":days", prefix+":events:"+of.day)
 	case recordAttempts:
 		keys = append(keys, prefix+":attempts", prefix+":days", prefix+":attempt-ids:"+of.day)
-		days = o.Retention.AttemptDays
 	}
-	var until int64
-	if of.day != undated {
-		until = endOf(of.day) + int64(days)*86_400
-	}
-	head := []any{of.day, until, o.Retention.MaxSkew.Microseconds(), o.Retention.MostGroups}
-	return call{of.script, of.project, keys, append(head, words...)}
+	return call{of.script, of.project, keys, append([]any{"", of.day}, words...)}
 }
 
 func (o Options) expiring(of DayExpired) call {
 	prefix := o.prefix(of.Project)
-	keys := []string{prefix + ":meta", prefix + ":days"}
-	for _, kind := range []string{"counts", "processing", "deliveries", "events"} {
-		keys = append(keys, prefix+":"+kind+":"+of.Day)
-	}
-	return call{expireDay, of.Project, keys, []any{of.Day}}
+	return call{expireDay, of.Project, []string{prefix + ":meta", prefix + ":days"}, []any{"", of.Day}}
 }
 
 // Braces in a project's id would end the hash tag early.
@@ -139,12 +127,4 @@ func attemptField(of AttemptMade) string {
 		endpoint = clean(text)
 	}
 	return endpoint + "\x00" + outcome(of.Succeeded) + "\x00" + statusCode(of.HTTPStatus)
-}
-
-// Retention is how long things are remembered. Every writer of a ledger, and its exporter, must be told the same.
-type Retention struct {
-	TrackDays   int           // events and deliveries; 30 if 0
-	AttemptDays int           // attempt ids; 7 if 0
-	MaxSkew     time.Duration // how far ahead of Redis a record's time may be; 5 s if 0
-	MostGroups  int           // hard cap on sets of labels; 100,000 if 0
 }

@@ -69,7 +69,15 @@ type DayExpired struct {
 type record interface {
 	// fault says why the record cannot be kept; "" if it can.
 	fault() string
+	project() string
 }
+
+func (of EventCreated) project() string     { return of.Project }
+func (of DeliveryCreated) project() string  { return of.Project }
+func (of StatusSet) project() string        { return of.Project }
+func (of AttemptMade) project() string      { return of.Project }
+func (of ProjectDescribed) project() string { return of.Project }
+func (of DayExpired) project() string       { return of.Project }
 
 // EventCreated records that an event's row exists.
 func (r *Recorder) EventCreated(of EventCreated) {

@@ -152,14 +152,14 @@ func TestReportsAreRecordedWhenTheirHandlerHasReturned(t *testing.T) {
 	if err := Middleware(r)(of).ProcessTask(context.Background(), task); err != nil {
 		t.Fatal(err)
 	}
-	attempt, isAttempt := r.queue[0].(AttemptMade)
+	attempt, isAttempt := r.queue[0].record.(AttemptMade)
 	if !isAttempt || attempt.Endpoint != Told("E1") || attempt.AttemptID != "a" || !attempt.Succeeded {
 		t.Fatalf("%+v", r.queue)
 	}
 	want := StatusSet{
 		Project: "p", DeliveryID: "d", Status: "failure", At: at, Endpoint: Told("E1"), Source: Null(),
 	}
-	if r.queue[1] != record(want) {
+	if r.queue[1].record != record(want) {
 		t.Fatalf("%+v", r.queue[1])
 	}
 }

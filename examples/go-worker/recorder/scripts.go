@@ -15,11 +15,12 @@ var texts embed.FS
 type script struct{ text, sha string }
 
 var (
-	recordEvents     = load("prelude", "record_events")
-	recordDeliveries = load("prelude", "record_deliveries")
-	recordAttempts   = load("prelude", "record_attempts")
-	describeProject  = load("describe_project")
-	expireDay        = load("closing", "expire_day")
+	recordEvents     = load("contract", "states", "prelude", "record_events")
+	recordDeliveries = load("contract", "states", "prelude", "record_deliveries")
+	recordAttempts   = load("contract", "states", "prelude", "record_attempts")
+	describeProject  = load("contract", "describe_project")
+	expireDay        = load("contract", "states", "closing", "expire_day")
+	announce         = load("announce")
 )
 
 func load(names ...string) *script {
