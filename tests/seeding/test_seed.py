@@ -386,11 +386,11 @@ def old_rows(gateway: Gateway, *days: int, project: str = "P") -> None:
 
 def before_each_write(opened: Any, act: Callable[[], None]) -> None:
     """Something happens between the reading of a batch and its merge."""
-    write = opened._store.write
+    write = opened._store.write_each
 
     def interleaved(records: Any, deadline: float) -> Written:
         act()
         written: Written = write(records, deadline)
         return written
 
-    opened._store.write = interleaved
+    opened._store.write_each = interleaved
