@@ -10,7 +10,6 @@ import pytest
 from otel_queue.cli import FINE, main
 from otel_queue.errors import WriteError
 from otel_queue.ledger.batches import Retention
-from otel_queue.ledger.store import Written
 from otel_queue.lifecycle import AttemptMade, DeliveryCreated, EventCreated, StatusSet
 from otel_queue.postgres.rows import Batch, DeliveryRow, Rows
 from tests.ledger.ledgers import DAY_US, Ledger, contents, day_of, now_us, ulid
@@ -388,9 +387,8 @@ def before_each_write(opened: Any, act: Callable[[], None]) -> None:
     """Something happens between the reading of a batch and its merge."""
     write = opened._store.write_each
 
-    def interleaved(records: Any, deadline: float) -> Written:
+    def interleaved(records: Any, deadline: float) -> Any:
         act()
-        written: Written = write(records, deadline)
-        return written
+        return write(records, deadline)
 
     opened._store.write_each = interleaved
