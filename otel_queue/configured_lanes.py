@@ -184,10 +184,10 @@ def _retention_collector(config: Config) -> Callable[[], Collected]:
     def collect() -> Collected:
         # By Redis's clock: a day that is taken out by mistake does not come back.
         days, projects = config.ledger.retention_days, upkeep.projects()
-        through = upkeep.day_before(days)
+        through = upkeep.day_before(days) if days else None
 
         def end(project: str) -> None:
-            if days:
+            if through is not None:
                 upkeep.expire(project, through)
             upkeep.settle(project)
 

@@ -174,17 +174,17 @@ READER = (
 )  # fmt: skip
 LEASE = ("eval", "hget", "hmget", "hset", "hdel", "pexpire", "time")
 WORKER = (
-    "zrevrange", "evalsha", "script|load", "time", "hmget", "hget", "hset", "hsetnx", "hincrby", "hdel", "hlen",
-    "expireat", "unlink", "zadd", "zrem", "zrange",
+    "zrevrange", "evalsha", "script|load", "time", "get", "exists", "hmget", "hget", "hset", "hsetnx", "hincrby", "hdel",
+    "hlen", "hexists", "hkeys", "expireat", "unlink", "zadd", "zrem", "zrange",
 )  # fmt: skip
-OPERATOR = (*WORKER, "eval", "get", "set", "hgetall", "exists", "del", "zscore", "zrangebylex")
+OPERATOR = (*WORKER, "eval", "set", "hgetall", "del", "zscore", "zrangebylex", "zrangebyscore")
 
 ROLES = {
     "reader": Role(("%R~oq:*",), READER, reads_the_ledger),
     "database": Role(("~oq:postgres:*",), LEASE, serves_the_database),
     "shadow": Role(("%R~oq:*", "~oq:postgres:*", "~oq:shadow:*"), tuple(dict.fromkeys((*READER, *LEASE))), compares),
-    "worker": Role(("~oq:projects", "~oq:{*"), WORKER, records_of_a_worker),
-    "operator": Role(("~oq:contract", "~oq:projects", "~oq:{*", "%R~oq:shadow:*"), OPERATOR, operates),
+    "worker": Role(("%R~oq:contract", "%R~oq:birth", "~oq:projects", "~oq:{*"), WORKER, records_of_a_worker),
+    "operator": Role(("~oq:contract", "%R~oq:birth", "~oq:projects", "~oq:{*", "%R~oq:shadow:*"), OPERATOR, operates),
 }
 # Done without where they are refused: ages are taken by our own clock then, and a Redis that lost its last records is
 # told by its numbers alone.

@@ -10,7 +10,6 @@ import pytest
 from otel_queue.cli import FINE, main
 from otel_queue.errors import WriteError
 from otel_queue.ledger.contract import Rule
-from otel_queue.ledger.store import Written
 from otel_queue.lifecycle import AttemptMade, DeliveryCreated, EventCreated, StatusSet
 from otel_queue.postgres.rows import Batch, DeliveryRow, Rows
 from tests.ledger.ledgers import DAY_US, Ledger, agree_on, contents, day_of, fold, now_us, ulid
@@ -410,11 +409,10 @@ def old_rows(gateway: Gateway, *days: int, project: str = "P") -> None:
 
 def before_each_write(opened: Any, act: Callable[[], None]) -> None:
     """Something happens between the reading of a batch and its merge."""
-    write = opened._store.write
+    write = opened._store.write_each
 
-    def interleaved(records: Any, deadline: float) -> Written:
+    def interleaved(records: Any, deadline: float) -> Any:
         act()
-        written: Written = write(records, deadline)
-        return written
+        return write(records, deadline)
 
-    opened._store.write = interleaved
+    opened._store.write_each = interleaved
