@@ -72,7 +72,7 @@ def run_over_rows(options: argparse.Namespace, act: Callable[[Opened], int]) -> 
     pace = Pace(options.pause, stop)
     try:
         with contextlib.closing(ledger_counts(config)) as counts:
-            clock = pace.patiently(counts.clock)
+            clock = _begun(pace, counts)
             opened = Opened(config, rows, counts, pace, window_at(clock))
             if not options.no_attempts:
                 _refuse_ids_without_rows(opened, clock, options.project)
@@ -83,6 +83,17 @@ def run_over_rows(options: argparse.Namespace, act: Callable[[Opened], int]) -> 
     except (ReadError, WriteError) as error:
         print(f"otel-queue: cannot go on ({error.reason}): {error}; running it again goes on safely", file=sys.stderr)
         return UNREACHABLE
+
+
+def _begun(pace: "Pace", counts: "CountsStore") -> "Clock":
+    from otel_queue.errors import OtelQueueError, ReadError
+
+    try:
+        return pace.patiently(counts.clock)
+    except ReadError as error:
+        if error.reason != "no_birth":
+            raise
+        raise OtelQueueError(f"{error}: run `otel-queue ledger init` first, on the ledger's own Redis") from error
 
 
 def _open_rows(config: Config, options: argparse.Namespace, stop: threading.Event) -> "Rows":

@@ -85,7 +85,8 @@ class Reconcile:
             for project in projects:
                 gone = self._expire(project, repairs, old, day_of(clock.now_us - _DAY_US))
                 days = [day for day in self._days(project) if day not in gone]
-                tracked = (Place(kind, project, day) for day in days if day > window.last_old_day for kind in _KINDS)
+                dated = [day for day in days if day > window.last_old_day]
+                tracked = (Place(kind, project, day) for day in (*dated, UNDATED) for kind in _KINDS)
                 for place in tracked:
                     if place in doubtful or self._ledger.tracked.counted(place) > repairs.held[place]:
                         self._forget(place, rest)

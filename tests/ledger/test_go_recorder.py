@@ -111,7 +111,13 @@ def _named(client: Any, key: bytes, value: Any) -> Any:
         # What is kept of an undated id begins with a day.
         state = kept[2:] if b":undated" in key else kept
         start, end = place_of_group(what, state)
-        return label(state[start:end]), state[:start], state[end:]
+        # How many bytes the group's number takes follows from the number, and so from the order.
+        widths = state[0] & 0x07 if what == "event" else state[1] & 0x3F
+        return (
+            label(state[start:end]),
+            bytes([widths]) + (state[:1] + state[2:start] if what == "delivery" else state[1:start]),
+            state[end:],
+        )
 
     # A change counts once per batch, so how often depends on the batches too.
     if kind == b"days":
