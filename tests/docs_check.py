@@ -10,7 +10,8 @@ from pathlib import Path
 
 from otel_queue.catalog import CATALOG
 from otel_queue.cli.catalog import markdown
-from otel_queue.config.settings import MOST_SECONDS, SECTIONS, all_settings
+from otel_queue.config.checks import MOST_SECONDS
+from otel_queue.config.settings import SECTIONS, all_settings
 from otel_queue.export.allow_lists import collector_processors
 from tests.operations.alerts_page import alerts_page
 

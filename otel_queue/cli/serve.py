@@ -29,15 +29,15 @@ def serve(config: Config, stop: threading.Event) -> int:
 
     That is no usage error, for which nobody starts it again. Raises OtelQueueError if it cannot start.
     """
-    from otel_queue.config import parse_listen, unknown_variables
+    from otel_queue.config import parse_listen
     from otel_queue.pipeline import Pipeline
     from otel_queue.server.app import App
     from otel_queue.server.auth import BasicAuth
     from otel_queue.server.listener import Listener
     from otel_queue.server.web_config import WebConfig, read_web_config
 
-    for name in unknown_variables():
-        _log.warning("%s: no such setting; unset it, or see `otel-queue serve --help` for the names", name)
+    for remark in config.remarks:
+        _log.warning("%s: %s; %s", *remark)
     file = config.server.web_config_file
     web = read_web_config(file) if file else WebConfig()
     pipeline = Pipeline(config)

@@ -3,18 +3,19 @@
 import difflib
 import os
 import tomllib
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Final
 
 from otel_queue.catalog import CATALOG
+from otel_queue.config.checks import MOST_SECONDS, is_file
+from otel_queue.config.opentelemetry import Remark, StandardVariables
 from otel_queue.config.redis_url import parse_redis_url
 from otel_queue.config.secret import Secret
 from otel_queue.config.settings import (
     DOMAIN_METRICS,
     ENVIRONMENT_PREFIX,
-    MOST_SECONDS,
     NONE,
     SECTIONS,
     SOURCES,
@@ -23,7 +24,6 @@ from otel_queue.config.settings import (
     Setting,
     all_settings,
 )
-from otel_queue.config.standard_variables import faults_of_standard_variables
 from otel_queue.errors import ConfigError
 from otel_queue.shard import parse_shard
 
@@ -64,22 +64,24 @@ def load_config(
     _read_secret_file(chosen["postgres"], "postgres.dsn", faults)
     sections: dict[str, Any] = {section: kind(**chosen[section]) for section, kind in SECTIONS.items()}
     config = Config(**sections, metrics=metrics, attributes=attributes)
-    faults.extend(_check(config, environment))
+    faults.extend(_check(config))
+    variables = StandardVariables(environment, faults)
+    config = replace(config, opentelemetry=variables.read(config.otlp.enabled))
+    told = variables.remarks(config.opentelemetry, pushes=config.pushes)
+    config = replace(config, remarks=(*_unknown(environment), *told))
     if faults:
         raise ConfigError(faults)
     return config
 
 
-def unknown_variables(environment: Mapping[str, str] | None = None) -> list[str]:
-    """Names of the environment that look like a setting's and are none, sorted."""
-    environment = os.environ if environment is None else environment
+def _unknown(environment: Mapping[str, str]) -> Iterator[Remark]:
+    """The names that look like a setting's and are none, sorted."""
     known = {item.variable for item in all_settings()} | {CONFIG_FILE_VARIABLE}
-    # Kubernetes makes OTEL_QUEUE_PORT... and OTEL_QUEUE_SERVICE_... for a service of our name.
-    return sorted(
-        name
-        for name in environment
-        if name.startswith(ENVIRONMENT_PREFIX) and name not in known and "_PORT" not in name and "_SERVICE" not in name
-    )
+    for name in sorted(environment):
+        # Kubernetes makes OTEL_QUEUE_PORT... and OTEL_QUEUE_SERVICE_... for a service of our name.
+        is_ours = name.startswith(ENVIRONMENT_PREFIX) and "_PORT" not in name and "_SERVICE" not in name
+        if is_ours and name not in known:
+            yield Remark(name, "no such setting", "unset it, or see `otel-queue serve --help` for the names")
 
 
 def parse_listen(text: str) -> tuple[str, int]:
@@ -252,7 +254,7 @@ def _read_secret_file(chosen: dict[str, Any], secret: str, faults: list[str]) ->
         faults.append(f"{secret}_file: {path} cannot be read: {error}")
 
 
-def _check(config: Config, environment: Mapping[str, str]) -> list[str]:
+def _check(config: Config) -> list[str]:
     """What each value allows but the whole does not."""
     faults: list[str] = []
     try:
@@ -271,7 +273,7 @@ def _check(config: Config, environment: Mapping[str, str]) -> list[str]:
             faults.extend(fault.replace("redis.url", "ledger.url", 1) for fault in error.faults)
     for name in ("tls_ca_file", "tls_cert_file", "tls_key_file"):
         path = getattr(config.redis, name)
-        if path is not None and not _is_file(path):
+        if path is not None and not is_file(path):
             faults.append(f"redis.{name}: {path} is not a file")
     if config.domain.labels not in ("full", "lean"):
         faults.append(f"domain.labels: must be full or lean, not {config.domain.labels!r}")
@@ -285,15 +287,7 @@ def _check(config: Config, environment: Mapping[str, str]) -> list[str]:
         parse_listen(config.server.listen)
     except ValueError as error:
         faults.append(f"server.listen: {error}")
-    faults.extend(faults_of_standard_variables(config, environment))
     return faults
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a name that is too long, or a folder that is not ours
-        return False
 
 
 def _check_staleness(config: Config) -> list[str]:

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from otel_queue.catalog import CATALOG, PROJECT_INFO
+from otel_queue.config.opentelemetry import OpenTelemetryConfig, Remark
 from otel_queue.config.redis_url import RedisUrl, parse_redis_url
 from otel_queue.config.secret import Secret
 from otel_queue.shard import Shard, parse_shard
 
 ENVIRONMENT_PREFIX: Final = "OTEL_QUEUE_"
-# 23 days. Sockets and PostgreSQL count a limit's milliseconds in 31 bits, which is a day more.
-MOST_SECONDS: Final = 2_000_000
 NONE: Final = "none"
 SOURCES: Final = ("ledger", "postgres")
 # The metrics that have a choice; the projects' names go with the deliveries.
@@ -178,7 +177,7 @@ class ServerConfig:
 class OtlpConfig:
     """[otlp]: push. Endpoint, protocol, headers, interval and so on are OpenTelemetry's own variables."""
 
-    enabled: bool | None = setting(None, "push OTLP; unset means: if OTEL_EXPORTER_OTLP[_METRICS]_ENDPOINT is set")
+    enabled: bool | None = setting(None, "push OTLP; unset means: as OpenTelemetry's own variables say")
     shutdown_timeout_seconds: float = setting(5.0, "limit for the last push at shutdown", minimum=0.1)
 
 
@@ -186,7 +185,8 @@ class OtlpConfig:
 class Config:
     """All settings. `metrics` says for single domain metrics what `domain` says for all.
 
-    `attributes` narrows a metric's attribute keys: the rest are dropped by its View.
+    `attributes` narrows a metric's attribute keys: the rest are dropped by its View. `opentelemetry` and `remarks` come
+    from the environment alone: one that is made by hand pushes to nobody.
     """
 
     redis: RedisConfig = RedisConfig()
@@ -198,6 +198,13 @@ class Config:
     otlp: OtlpConfig = OtlpConfig()
     metrics: Mapping[str, MetricConfig] = field(default_factory=dict)
     attributes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    opentelemetry: OpenTelemetryConfig = OpenTelemetryConfig()
+    remarks: tuple[Remark, ...] = ()
+
+    @property
+    def pushes(self) -> bool:
+        """Whether to push OTLP: as configured, else as OpenTelemetry's own variables say."""
+        return self.opentelemetry.asks_for_push if self.otlp.enabled is None else self.otlp.enabled
 
     @property
     def ledger_redis(self) -> RedisConfig:

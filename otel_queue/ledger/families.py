@@ -109,6 +109,7 @@ def tally_families(snapshot: LedgerSnapshot) -> list[Family]:
             [((kind,), float(tallies[f"{what}:{kind}"])) for kind in TALLIED[what]],
             snapshot.time,
             SOURCE,
+            snapshot.birth_us / 1e6,
         )
         for what, name in _TALLIED.items()
     ]
@@ -119,3 +120,4 @@ _TALLIED: Final = {
     "late": "otel_queue_late_records_total",
     "clamped": "otel_queue_clamped_records_total",
 }
+TALLIES: Final = frozenset(_TALLIED.values())
