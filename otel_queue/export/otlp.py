@@ -24,6 +24,7 @@ from opentelemetry.sdk.metrics.view import (
 )
 
 from otel_queue.config import OpenTelemetryConfig
+from otel_queue.errors import ConfigError
 from otel_queue.recent_errors import RecentErrors
 from otel_queue.status import LaneState
 
@@ -103,7 +104,10 @@ def _credentials(settings: OpenTelemetryConfig) -> Any:
     files = (settings.certificate_file, settings.client_key_file, settings.client_certificate_file)
     if not any(files):
         return None
-    return grpc.ssl_channel_credentials(*(file.read_bytes() if file else None for file in files))
+    try:
+        return grpc.ssl_channel_credentials(*(file.read_bytes() if file else None for file in files))
+    except OSError as error:
+        raise ConfigError([f"{error.filename}: cannot be read: {error.strerror}"]) from error
 
 
 class _WatchedExporter(MetricExporter):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 
-from otel_queue.config import Config, DomainConfig, LedgerConfig, OtlpConfig, QueueConfig, RedisConfig, load_config
+from otel_queue.config import Config, DomainConfig, LedgerConfig, OtlpConfig, QueueConfig, load_config
 from otel_queue.errors import ConfigError
 from otel_queue.pipeline import Pipeline
 from otel_queue.worker import Worker
@@ -90,7 +90,7 @@ def test_a_worker_has_exponential_histograms_where_they_are_asked_for(sink: Sink
     duration = last(sink)["convoy_event_delivery_attempt_duration_seconds"]
     assert duration.exponential_histogram.data_points[0].count == 1
     # A scrape has the boundaries of the catalog all the same: text has no other histograms.
-    assert 'convoy_event_delivery_attempt_duration_seconds_bucket{' in text
+    assert "convoy_event_delivery_attempt_duration_seconds_bucket{" in text
     assert 'le="0.25"' in text
 
 

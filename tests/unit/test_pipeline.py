@@ -3,7 +3,7 @@
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from otel_queue.config import Config, QueueConfig, RedisConfig
+from otel_queue.config import Config, OpenTelemetryConfig, QueueConfig, RedisConfig
 from otel_queue.pipeline import Pipeline
 from tests.asynq_writer import AsynqWriter
 from tests.servers.process import wait_until
@@ -86,11 +86,9 @@ def test_opted_in_task_types_are_exported_by_type(redis_url: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["service.instance.id", "service.name"])
-def test_resource_attributes_that_the_user_sets_stand(
-    name: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", f"{name}=chosen")
-    found = scrape(pipeline(redis_url))
+def test_resource_attributes_that_the_user_sets_stand(name: str, redis_url: str) -> None:
+    chosen = OpenTelemetryConfig(resource={name: "chosen"})
+    found = scrape(Pipeline(Config(redis=RedisConfig(url=redis_url), opentelemetry=chosen)))
     [labels] = [dict(labels) for sample, labels in found if sample == "target_info"]
     assert labels[name.replace(".", "_")] == "chosen"
 
