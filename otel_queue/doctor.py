@@ -63,7 +63,7 @@ class Finding:
 def examine(config: Config) -> list[Finding]:
     """All findings, in the order in which things would fail. Reads only; never raises for a fault it finds."""
     findings = [Finding("ok", "configuration", "every setting is valid")]
-    findings += [Finding("warn", remark.variable, remark.said, remark.advice) for remark in config.remarks]
+    findings += [Finding("warn", remark.variable, remark.said, remark.advice) for remark in config.remarks_of_serve]
     findings += [*_attempts(config), *_web(config)]
     link = connect(config.redis)
     try:

@@ -8,6 +8,7 @@ attributes and its boundaries. Exactness under threads, the misses and the ledge
 
 import atexit
 import contextlib
+import logging
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -36,6 +37,8 @@ from otel_queue.ledger.writer import BufferedWriter, SyncWriter
 from otel_queue.recorder import Recorder
 from otel_queue.recorder.instruments import NAMES
 from otel_queue.recorder.writer import Writer
+
+_log: Final = logging.getLogger(__name__)
 
 Store = Literal["process", "ledger"]
 
@@ -146,6 +149,8 @@ class Worker:
         readers: Callable[[], Sequence[MetricReader]] = tuple,
     ) -> None:
         self._config = load_config() if config is None else config
+        for remark in self._config.remarks:
+            _log.warning("%s: %s; %s", *remark)
         self._store: Store = store or ("process" if ledger is None else "ledger")
         self._make_ledger = ledger
         self._make_readers = readers

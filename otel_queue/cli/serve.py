@@ -36,7 +36,7 @@ def serve(config: Config, stop: threading.Event) -> int:
     from otel_queue.server.listener import Listener
     from otel_queue.server.web_config import WebConfig, read_web_config
 
-    for remark in config.remarks:
+    for remark in config.remarks_of_serve:
         _log.warning("%s: %s; %s", *remark)
     file = config.server.web_config_file
     web = read_web_config(file) if file else WebConfig()

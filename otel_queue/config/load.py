@@ -66,9 +66,8 @@ def load_config(
     config = Config(**sections, metrics=metrics, attributes=attributes)
     faults.extend(_check(config))
     variables = StandardVariables(environment, faults)
-    config = replace(config, opentelemetry=variables.read(config.otlp.enabled))
-    told = variables.remarks(config.opentelemetry, pushes=config.pushes)
-    config = replace(config, remarks=(*_unknown(environment), *told))
+    read, remarks = variables.read(config.otlp.enabled), (*_unknown(environment), *variables.remarks())
+    config = replace(config, opentelemetry=read, remarks=remarks)
     if faults:
         raise ConfigError(faults)
     return config

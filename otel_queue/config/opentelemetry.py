@@ -84,17 +84,14 @@ class StandardVariables:
         )
         return self._with_target(read) if (asked if push is None else push) else read
 
-    def remarks(self, read: OpenTelemetryConfig, *, pushes: bool) -> Iterator[Remark]:
-        """What is set and has no effect, or another one in `serve`."""
+    def remarks(self) -> Iterator[Remark]:
+        """What is set and has no effect."""
         for row in names.STANDARD_VARIABLES:
             told = row.name != names.SEMCONV or "messaging" in self._text(row.name)
             if row.fate == "no effect" and self._text(row.name) and told:
                 yield Remark(row.name, "has no effect", row.said)
         for name in sorted(filter(names.is_unknown, self._environment)):
             yield Remark(name, "OpenTelemetry has no such variable", "unset it, or see docs/configuration.md")
-        if pushes and read.temporality != "cumulative":
-            said = f"{read.temporality} is for workers; serve stays cumulative"
-            yield Remark(names.TEMPORALITY, said, "its counters are totals of Redis and the ledger, never deltas")
 
     def _text(self, name: str) -> str:
         return self._environment.get(name, "").strip()

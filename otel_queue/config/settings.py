@@ -9,6 +9,7 @@ from otel_queue.catalog import CATALOG, PROJECT_INFO
 from otel_queue.config.opentelemetry import OpenTelemetryConfig, Remark
 from otel_queue.config.redis_url import RedisUrl, parse_redis_url
 from otel_queue.config.secret import Secret
+from otel_queue.config.standard_variables import TEMPORALITY
 from otel_queue.shard import Shard, parse_shard
 
 ENVIRONMENT_PREFIX: Final = "OTEL_QUEUE_"
@@ -205,6 +206,15 @@ class Config:
     def pushes(self) -> bool:
         """Whether to push OTLP: as configured, else as OpenTelemetry's own variables say."""
         return self.opentelemetry.asks_for_push if self.otlp.enabled is None else self.otlp.enabled
+
+    @property
+    def remarks_of_serve(self) -> tuple[Remark, ...]:
+        """`remarks`, and what `serve` does otherwise than the variables say."""
+        preferred = self.opentelemetry.temporality
+        if not self.pushes or preferred == "cumulative":
+            return self.remarks
+        advice = "its counters are totals of Redis and the ledger, never deltas; only workers have a choice"
+        return (*self.remarks, Remark(TEMPORALITY, f"serve stays cumulative, and this is {preferred}", advice))
 
     @property
     def ledger_redis(self) -> RedisConfig:

@@ -1,5 +1,6 @@
 """OpenTelemetry's own variables, one row each: what becomes of it here. docs/configuration.md is made of them."""
 
+import os
 from typing import Final, Literal, NamedTuple
 
 ENDPOINT: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -46,7 +47,7 @@ _GENERAL: Final = frozenset(
     {ENDPOINT, PROTOCOL, HEADERS, TIMEOUT, COMPRESSION, CERTIFICATE, CLIENT_CERTIFICATE, CLIENT_KEY, INSECURE}
 )
 _NOT_READ: Final = "is not read; unset it for this process, and use variables and the file of --config"
-_LISTENS: Final = "`server.listen` says where `serve` has /metrics"
+_LISTENS: Final = "`server.listen` of `serve`, and `listen` of a worker, say where /metrics is"
 
 STANDARD_VARIABLES: Final = tuple(
     StandardVariable(*row)
@@ -83,6 +84,7 @@ STANDARD_VARIABLES: Final = tuple(
     )
 )  # fmt: skip
 
+_OWN_PREFIX: Final = "OTEL_QUEUE_"
 _KNOWN: Final = frozenset(name for row in STANDARD_VARIABLES for name in (row.name, row.of_signal))
 _OF_METRICS: Final = ("OTEL_METRIC", "OTEL_EXPORTER_OTLP_", "OTEL_EXPORTER_PROMETHEUS_")
 _OTHER_SIGNALS: Final = ("OTLP_TRACES_", "OTLP_LOGS_", "OTLP_PROFILES_")
@@ -92,3 +94,8 @@ def is_unknown(name: str) -> bool:
     """Whether a variable looks like one for metrics, and none is called so."""
     ours = name.startswith(_OF_METRICS) and not any(signal in name for signal in _OTHER_SIGNALS)
     return ours and name not in _KNOWN
+
+
+def standard_variables_set() -> list[str]:
+    """The names of OpenTelemetry's own that are set in the process, sorted: its packages may refuse one at import."""
+    return sorted(name for name in os.environ if name.startswith("OTEL_") and not name.startswith(_OWN_PREFIX))

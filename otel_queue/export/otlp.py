@@ -118,7 +118,6 @@ class _WatchedExporter(MetricExporter):
         self._exporter = exporter
         self._complete = complete
         self._outcome = threading.local()  # an export runs in the thread that collects
-        self._closed = threading.Event()
 
     def error(self, collect: Callable[[], None]) -> str | None:
         """What went wrong in the export that `collect` makes in this thread, "" if nothing says what; else None."""
@@ -141,10 +140,8 @@ class _WatchedExporter(MetricExporter):
         return self._exporter.force_flush(timeout_millis)
 
     def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
-        """Ends the exporter once, and with it a retry that may be under way."""
-        if not self._closed.is_set():
-            self._closed.set()
-            self._exporter.shutdown(timeout_millis=timeout_millis, **kwargs)
+        """Ends the exporter, and with it a retry that may be under way."""
+        self._exporter.shutdown(timeout_millis=timeout_millis, **kwargs)
 
 
 def ticks(

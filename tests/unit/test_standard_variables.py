@@ -188,9 +188,11 @@ def test_a_name_that_opentelemetry_does_not_have_is_told(name: str) -> None:
 
 def test_a_preference_that_serve_overrides_is_told_where_it_pushes() -> None:
     delta = {names.TEMPORALITY: "delta"}
-    [remark] = load(delta | PUSHES).remarks
-    assert (remark.variable, remark.said) == (names.TEMPORALITY, "delta is for workers; serve stays cumulative")
-    assert load(delta).remarks == ()
+    pushing = load(delta | PUSHES)
+    assert pushing.remarks == ()
+    [remark] = pushing.remarks_of_serve
+    assert (remark.variable, remark.said) == (names.TEMPORALITY, "serve stays cumulative, and this is delta")
+    assert load(delta).remarks_of_serve == ()
 
 
 @pytest.mark.parametrize(
