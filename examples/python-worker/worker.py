@@ -11,7 +11,7 @@ from redis import Redis
 
 from otel_queue import Task, Worker, before_ack, compose, enqueue, ledger_writer, recorded
 from otel_queue.asynq.message import TaskMessage
-from otel_queue.config import Config, RedisConfig
+from otel_queue.config import load_config
 from otel_queue.demo.broker import Broker
 from otel_queue.ulid import new_ulid
 
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--redis-url", default="redis://127.0.0.1:6379/0")
     parser.add_argument("--tasks", type=int, default=20)
     arguments = parser.parse_args()
-    config = Config(redis=RedisConfig(url=arguments.redis_url))
+    config = load_config({"redis.url": arguments.redis_url})
     broker = Broker(Redis.from_url(arguments.redis_url), time.time)
 
     # Once per process. With OTEL_EXPORTER_OTLP_ENDPOINT set it pushes, too; listen="host:port" serves /metrics.

@@ -60,7 +60,7 @@ STANDARD_VARIABLES: Final = tuple(
         (TIMEOUT, "honoured", "seconds, as Python's exporters have it (Go's take milliseconds); 10. A push is given up "
             "after its interval, or 10 s if that is longer, whatever this says"),
         (COMPRESSION, "honoured", "`none` (the default) or `gzip`; by HTTP also `deflate`"),
-        (CERTIFICATE, "honoured", "file of the authorities to trust; by HTTP `REQUESTS_CA_BUNDLE` and `CURL_CA_BUNDLE` win"),
+        (CERTIFICATE, "honoured", "file of the authorities to trust; by HTTP `REQUESTS_CA_BUNDLE` is before it"),
         (CLIENT_CERTIFICATE, "honoured", "file of the client's certificate"),
         (CLIENT_KEY, "honoured", "file of its key"),
         (INSECURE, "honoured", "`true`: gRPC without TLS, where the endpoint has neither http:// nor https://"),

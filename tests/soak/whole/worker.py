@@ -17,7 +17,7 @@ import redis
 from redis.sentinel import Sentinel
 
 from otel_queue import Task, Worker, WriteError, before_ack, compose, ledger_writer, recorded
-from otel_queue.config import Config, LedgerConfig, RedisConfig
+from otel_queue.config import Config, load_config
 from otel_queue.config.redis_url import parse_redis_url
 from otel_queue.demo.broker import Broker
 from tests.servers.redis_sentinel import MASTER_NAME
@@ -130,7 +130,7 @@ def work(handling: Handling, end: threading.Event) -> None:
 def main(lane_name: str, queues: str, ledger: str, seed: str, skew_seconds: str) -> None:
     turn_clock(float(skew_seconds))
     lane = next(lane for lane in LANES if lane.name == lane_name)
-    config = Config(redis=RedisConfig(url=queues), ledger=LedgerConfig(url=ledger))
+    config = load_config({"redis.url": queues, "ledger.url": ledger})
     handling = Handling(lane, config, sentinel_client(queues), int(seed))
     end = threading.Event()
     working = threading.Thread(target=work, args=(handling, end))
