@@ -57,8 +57,8 @@ asynq_tasks_enqueued_total = ["queue"]
 
 `load_config` reads them once, for `serve` and for workers, and none is ignored in silence. One that is honoured and has
 a value it cannot have is refused, and so is one that says what cannot be done: nothing starts, and a sentence says why.
-One without effect is told, in a line of the log and by `otel-queue check`. So is a name that OpenTelemetry does not
-have. Where a `METRICS_` stands in brackets the variable has a second name with it, for metrics alone, which wins.
+One without effect is told, in a line of the log and by `otel-queue check`. So is a name that is not
+known here. Where a `METRICS_` stands in brackets the variable has a second name with it, for metrics alone, which wins.
 
 {variables}
 Variables of traces, logs and profiles are your application's, and so are limits of attributes (`OTEL_ATTRIBUTE_...`),

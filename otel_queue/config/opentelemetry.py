@@ -91,7 +91,7 @@ class StandardVariables:
             if row.fate == "no effect" and self._text(row.name) and told:
                 yield Remark(row.name, "has no effect", row.said)
         for name in sorted(filter(names.is_unknown, self._environment)):
-            yield Remark(name, "OpenTelemetry has no such variable", "unset it, or see docs/configuration.md")
+            yield Remark(name, "no such variable is known here", "unset it, or see docs/configuration.md")
 
     def _text(self, name: str) -> str:
         return self._environment.get(name, "").strip()

@@ -1,6 +1,5 @@
 """What OpenTelemetry's own variables do to what an exporter or a worker pushes, as a collector gets it."""
 
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -13,6 +12,7 @@ from otel_queue.errors import ConfigError
 from otel_queue.pipeline import Pipeline
 from otel_queue.worker import Worker
 from tests.asynq_writer import AsynqWriter
+from tests.export.test_ledger_lane import Ledger, story
 from tests.export.ways_out import Sink, metrics_of, otlp_sink
 from tests.servers.redis import redis_server
 
@@ -152,8 +152,6 @@ def test_the_last_push_goes_out_with_what_the_other_lanes_have_while_one_hangs(
 
 def test_no_point_begins_after_its_time_and_what_has_a_birth_begins_with_it(sink: Sink, redis_url: str) -> None:
     AsynqWriter(redis_url).pending("default")
-    from tests.export.test_ledger_lane import Ledger, story
-
     Ledger(redis_url).write(*story())
     loaded = replace(config(sink, redis_url), domain=DomainConfig(source="ledger"))
     birth_us = int(AsynqWriter(redis_url).redis.get("oq:birth"))  # type: ignore[arg-type]
@@ -169,13 +167,3 @@ def test_no_point_begins_after_its_time_and_what_has_a_birth_begins_with_it(sink
         "otel_queue_clamped_records_total",
     ):
         assert {round(point.start_time_unix_nano / 1000) for point in sums[name]} == {birth_us}, name
-
-
-def test_a_total_that_is_older_than_the_process_does_not_begin_after_its_time() -> None:
-    from otel_queue.samples import Family
-    from tests.export.ways_out import pushed
-
-    before = time.time() - 60.0
-    family = Family("convoy_event_delivery_attempts_total", [(("p", "e", "success", "200"), 3.0)], before, "postgres")
-    [point] = metrics_of(pushed(family))[family.name].sum.data_points
-    assert 0 < point.start_time_unix_nano <= point.time_unix_nano

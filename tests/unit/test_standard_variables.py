@@ -181,9 +181,9 @@ def test_what_has_no_effect_is_told(row: names.StandardVariable) -> None:
 
 
 @pytest.mark.parametrize("name", ["OTEL_METRICS_EXPORTERS", f"{OTLP}ENDPIONT", f"{OTLP}METRICS_INTERVAL"])
-def test_a_name_that_opentelemetry_does_not_have_is_told(name: str) -> None:
+def test_a_name_that_is_not_known_is_told(name: str) -> None:
     [remark] = load({name: "1"}).remarks
-    assert (remark.variable, remark.said) == (name, "OpenTelemetry has no such variable")
+    assert (remark.variable, remark.said) == (name, "no such variable is known here")
 
 
 def test_a_preference_that_serve_overrides_is_told_where_it_pushes() -> None:
