@@ -1,7 +1,7 @@
 """What both sides of a benchmark must say alike, so that their times can be compared."""
 
-from collections.abc import Hashable, Mapping
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 _SHOWN: Final = 5
 _ABSENT: Final = "absent"
@@ -11,7 +11,7 @@ class DisagreementError(Exception):
     """The two sides do not say the same; the message has the values of both."""
 
 
-def agree(ours: Mapping[Hashable, object], theirs: Mapping[Hashable, object], *, tolerance: float = 0.0) -> None:
+def agree(ours: Mapping[Any, object], theirs: Mapping[Any, object], *, tolerance: float = 0.0) -> None:
     """Raises DisagreementError unless both have the same keys with the same values.
 
     Numbers are the same that differ by at most `tolerance`.
@@ -31,5 +31,5 @@ def _is_near(mine: object, other: object, tolerance: float) -> bool:
     return isinstance(mine, int | float) and isinstance(other, int | float) and abs(mine - other) <= tolerance
 
 
-def _words(key: Hashable) -> str:
-    return " ".join(map(str, key)) if isinstance(key, tuple) else str(key)
+def _words(key: object) -> str:
+    return " ".join(map(str, key)) if isinstance(key, tuple | frozenset) else str(key)
