@@ -88,7 +88,12 @@ def _agree(ours: Families, gateway: Gateway) -> None:
     assert not found.failures, found.failures
     theirs = {family.name: dict(family.samples) for family in found.families}
     for name in (*COUNTED, *AGES):
-        agree(ours[name], theirs[name], tolerance=AGE_TOLERANCE_SECONDS if name in AGES else 0.0)
+        tolerance = AGE_TOLERANCE_SECONDS if name in AGES else 0.0
+        agree(_named(name, ours), _named(name, theirs), tolerance=tolerance)
+
+
+def _named(name: str, families: Families) -> dict[tuple[str, ...], float]:
+    return {(name, *labels): value for labels, value in families[name].items()}
 
 
 def _shown(exporter: Pipeline) -> Families:
