@@ -1,6 +1,6 @@
 """Collecting all queues: our inspector against asynq's own, on the same Redis, turn by turn in one run.
 
-Both report the same values of every queue before either is timed; ours reads servers and schedulers as well.
+Both report the same values of every queue before either is timed, and after; ours reads servers and schedulers as well.
 """
 
 import statistics
@@ -53,7 +53,9 @@ def wall_with_delay(bench: str) -> Iterator[Result]:
         with AsynqPeer(url) as peer:
             collect = partial(collected, _inspector(url), with_memory=False)
             agree_on_queues(collect, peer, with_memory=False)
-            yield _wall(bench, QUEUES[-1], server, collect, peer, go_rounds=1)
+            result = _wall(bench, QUEUES[-1], server, collect, peer, go_rounds=1)
+            agree_on_queues(collect, peer, with_memory=False)
+            yield result
 
 
 def redis_time(bench: str) -> Iterator[Result]:
@@ -71,7 +73,9 @@ def _each_size(bench: str, measure: Callable[..., Result], *, with_memory: bool)
         with filled_redis(queues) as server, AsynqPeer(server.url) as peer:
             collect = partial(collected, _inspector(server.url), with_memory=with_memory)
             agree_on_queues(collect, peer, with_memory=with_memory)
-            yield measure(bench, queues, server, collect, peer)
+            result = measure(bench, queues, server, collect, peer)
+            agree_on_queues(collect, peer, with_memory=with_memory)
+            yield result
 
 
 def collected(inspector: Inspector, *, with_memory: bool) -> Sequence[QueueInfo]:
@@ -112,9 +116,11 @@ def _wall(
     for _ in range(go_rounds):
         for _ in range(ROUNDS // go_rounds):
             started = time.perf_counter()
-            collect()
+            found = collect()
             ours.append(time.perf_counter() - started)
+            assert len(found) == queues
         row = peer.call("bench_collect", rounds=1)
+        assert row["queues"] == queues
         theirs += [nanoseconds / 1e9 for nanoseconds in row["durations_ns"]]
     mine, go = statistics.median(ours), statistics.median(theirs)
     detail = {"queues": queues, "wall_ms": mine * 1e3, "wall_ms_go": go * 1e3}
