@@ -3,11 +3,11 @@
 import asyncio
 import contextvars
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from otel_queue.recorder.group import Group, current_group
+from otel_queue.recorder.group import Group, current_group, open_group
 
 if TYPE_CHECKING:
     from otel_queue.recorder.recorder import Recorder
@@ -28,15 +28,23 @@ class AsynchronousRecorder:
         self.project_described = self._awaitable(recorder.project_described)
         self.day_expired = self._awaitable(recorder.day_expired)
 
+    def grouped(self) -> AbstractAsyncContextManager[Group]:
+        """As `Recorder.grouped`."""
+        return self._group(must_commit=False)
+
+    def committed(self) -> AbstractAsyncContextManager[Group]:
+        """As `Recorder.committed`."""
+        self._recorder.check_commits()
+        return self._group(must_commit=True)
+
     @asynccontextmanager
-    async def before_ack(self, *, exact: bool = False) -> AsyncIterator[Group]:
-        """As `Recorder.before_ack`."""
-        outer = current_group.get()
-        if outer is not None and outer.is_open_for(self._recorder._write):
-            outer.is_exact |= exact
+    async def _group(self, *, must_commit: bool) -> AsyncIterator[Group]:
+        outer = open_group(self._recorder._write)
+        if outer is not None:
+            outer.must_commit |= must_commit
             yield outer
             return
-        group = Group(self._recorder._write, exact=exact)
+        group = Group(self._recorder._write, must_commit=must_commit)
         token = current_group.set(group)
         try:
             yield group
@@ -54,8 +62,7 @@ class AsynchronousRecorder:
     def _awaitable(self, method: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
         @wraps(method)
         async def call(*args: P.args, **kwargs: P.kwargs) -> T:
-            group = current_group.get()
-            if not self._recorder._waits or (group is not None and group.is_open_for(self._recorder._write)):
+            if not self._recorder._waits or open_group(self._recorder._write) is not None:
                 return method(*args, **kwargs)
             return await asyncio.to_thread(method, *args, **kwargs)
 

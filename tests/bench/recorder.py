@@ -10,7 +10,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from otel_queue.config import Config, RedisConfig
-from otel_queue.middleware import PROJECT, Task, before_ack, compose, recorded
+from otel_queue.middleware import PROJECT, Task, compose, grouped, recorded
 from otel_queue.recorder import Recorder
 from otel_queue.worker import Worker, ledger_writer, views
 from tests.bench.result import Result
@@ -103,7 +103,7 @@ def handler_redis_down(bench: str) -> Iterator[Result]:
         with away() as url:
             config = Config(redis=RedisConfig(url=url))
             worker = Worker(config, ledger=lambda config=config: ledger_writer(config))  # type: ignore[misc]
-            around = compose(recorded(worker.recorder), before_ack(worker.recorder))
+            around = compose(recorded(worker.recorder), grouped(worker.recorder))
             with_ledger, bare = _runs(around(_deliver), PAUSE_SECONDS), _runs(_deliver, PAUSE_SECONDS)
             back_to_back = _runs(around(_deliver), 0.0)
             worker.shutdown(0)
