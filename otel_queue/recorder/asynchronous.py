@@ -2,18 +2,18 @@
 
 import asyncio
 import contextvars
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial, wraps
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec
 
-from otel_queue.recorder.group import Group, current_group, open_group
+from otel_queue.recorder.group import Group, Kept, current_group, open_group
 
 if TYPE_CHECKING:
     from otel_queue.recorder.recorder import Recorder
 
 P = ParamSpec("P")
-T = TypeVar("T")
 
 
 class AsynchronousRecorder:
@@ -53,17 +53,20 @@ class AsynchronousRecorder:
             if self._recorder._waits:
                 # Shielded: the records of a task that is cancelled now are written all the same.
                 # A future, not a task: it is handed to its thread at once, and a loop that ends cancels tasks only.
-                commit = partial(contextvars.copy_context().run, group.commit)
+                # Its turn may come late, when others wait for the same Redis: the limit counts from now.
+                commit = partial(contextvars.copy_context().run, group.commit, time.monotonic())
                 await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, commit))
             else:
                 group.commit()
         group.confirm()
 
-    def _awaitable(self, method: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
+    def _awaitable(self, method: Callable[P, Kept]) -> Callable[P, Coroutine[Any, Any, Kept]]:
         @wraps(method)
-        async def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        async def call(*args: P.args, **kwargs: P.kwargs) -> Kept:
             if not self._recorder._waits or open_group(self._recorder._write) is not None:
                 return method(*args, **kwargs)
-            return await asyncio.to_thread(method, *args, **kwargs)
+            async with self.grouped() as group:
+                kept = method(*args, **kwargs)
+            return group.kept if kept == "grouped" else kept
 
         return call

@@ -18,7 +18,7 @@ dies before, `dropped` found no room, `grouped` waits for the end of its group, 
 `unstored` has no ledger to go to.
 """
 
-Write = Callable[[Sequence[Record]], Kept]
+Write = Callable[[Sequence[Record], float | None], Kept]
 
 
 class Group:
@@ -43,12 +43,12 @@ class Group:
         """Keeps the record until the group ends."""
         self._records.append(record)
 
-    def commit(self) -> None:
-        """Writes the records, as one batch."""
+    def commit(self, waiting_since: float | None = None) -> None:
+        """Writes the records, as one batch; `waiting_since` as for `Writer.write`."""
         self._is_open = False
         if self._pid != os.getpid():
             return  # the parent writes them
-        self.kept = self._write(self._records) if self._records else "unstored"
+        self.kept = self._write(self._records, waiting_since) if self._records else "unstored"
 
     def confirm(self) -> None:
         """Raises WriteError if the records must be committed and have not reached the ledger."""

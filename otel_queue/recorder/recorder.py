@@ -352,11 +352,11 @@ class Recorder:
             return "grouped"
         return self._write((record,))
 
-    def _write(self, records: Sequence[Record]) -> Kept:
+    def _write(self, records: Sequence[Record], waiting_since: float | None = None) -> Kept:
         if self._writer is None:
             return "unstored"
         try:
-            return self._writer.write(records)
+            return self._writer.write(records, waiting_since)
         except Exception as error:
             return self._missed(error)
 

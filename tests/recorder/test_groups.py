@@ -111,7 +111,9 @@ class SlowWriter(ListWriter):
         self.go = threading.Event()
         self.threads: set[str] = set()
 
-    def write(self, records: Sequence[Record]) -> Literal["written", "queued", "dropped"]:
+    def write(
+        self, records: Sequence[Record], waiting_since: float | None = None
+    ) -> Literal["written", "queued", "dropped"]:
         self.threads.add(threading.current_thread().name)
         assert self.go.wait(LONG)
         return super().write(records)
@@ -176,7 +178,7 @@ def test_the_records_of_a_task_that_is_cancelled_while_they_wait_to_be_written_a
 
 
 class RaisingWriter(ListWriter):
-    def write(self, records: Sequence[Record]) -> Any:
+    def write(self, records: Sequence[Record], waiting_since: float | None = None) -> Any:
         raise ZeroDivisionError
 
 

@@ -109,7 +109,7 @@ def test_a_negative_duration_is_the_clocks_fault_so_it_counts_as_zero_and_is_tol
 
 def test_a_writer_that_raises_is_a_miss_and_not_the_tasks_failure() -> None:
     class Broken(ListWriter):
-        def write(self, records: object) -> Any:
+        def write(self, records: object, waiting_since: float | None = None) -> Any:
             raise ZeroDivisionError("broken")
 
     recording = Recording(writer=Broken())
