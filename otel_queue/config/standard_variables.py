@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from otel_queue.config.settings import Config
 
@@ -84,7 +84,8 @@ def _faults_of_target(environment: Mapping[str, str]) -> Iterator[str]:
             yield f"{name}: must be a URL, as in http://127.0.0.1:4318"
     for name in ("OTEL_EXPORTER_OTLP_METRICS_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"):
         for place, header in enumerate(environment.get(name, "").split(","), start=1):
-            if header.strip() and not _HEADER.fullmatch(header):
+            # What is sent must be of one line: the HTTP client quotes a value that is not.
+            if header.strip() and not (_HEADER.fullmatch(header) and unquote(header.strip()).isprintable()):
                 yield (
                     f"{name}: must be name=value, several with commas between them, and what is special in a value "
                     f"percent-encoded; number {place} is not"

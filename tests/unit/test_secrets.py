@@ -73,6 +73,7 @@ HEADERS = (
     f'authorization="{CANARY}"',
     f"a=b,c=;{CANARY}",
     f"na me={CANARY}",
+    f"authorization=Bearer%0A{CANARY}",
     CANARY,
 )
 HEADER_VARIABLES = ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_METRICS_HEADERS")
