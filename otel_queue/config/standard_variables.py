@@ -87,8 +87,8 @@ def _faults_of_target(environment: Mapping[str, str]) -> Iterator[str]:
             # What is sent must be of one line: the HTTP client quotes a value that is not.
             if header.strip() and not (_HEADER.fullmatch(header) and unquote(header.strip()).isprintable()):
                 yield (
-                    f"{name}: must be name=value, several with commas between them, and what is special in a value "
-                    f"percent-encoded; number {place} is not"
+                    f"{name}: must be name=value in one line, several with commas between them, and what is special "
+                    f"in a value percent-encoded; number {place} is not"
                 )
 
 

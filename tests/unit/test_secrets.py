@@ -3,6 +3,7 @@
 import logging
 import pprint
 import re
+import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -15,6 +16,7 @@ from otel_queue.config import Config, LedgerConfig, RedisConfig, load_config
 from otel_queue.config.settings import Setting, all_settings
 from otel_queue.errors import ConfigError
 from otel_queue.pipeline import Pipeline
+from otel_queue.server.page import status_page
 from otel_queue.server.web_config import read_web_config
 
 CANARY = "tr0ub4dor"
@@ -212,5 +214,6 @@ def test_neither_the_page_nor_the_metrics_nor_the_log_of_an_exporter_shows_a_sec
         exporter.shutdown()
         status = exporter.status()
     assert {lane.name for lane in status.lanes if lane.last_error} >= {"queue", "ledger", "postgres", "otlp"}
-    assert CANARY not in f"{text}{ready}{status!r}{caplog.text}"
+    page = status_page(status, time.time()).decode()
+    assert CANARY not in f"{text}{page}{ready}{status!r}{caplog.text}"
     assert not ready.ok
