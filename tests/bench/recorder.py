@@ -12,7 +12,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from otel_queue.config import Config, RedisConfig
 from otel_queue.ledger.connect import ledger_store
 from otel_queue.ledger.writer import BufferedWriter
-from otel_queue.middleware import PROJECT, Task, before_ack, compose, recorded
+from otel_queue.middleware import PROJECT, Task, compose, grouped, recorded
 from otel_queue.recorder import Recorder
 from otel_queue.worker import Worker, views
 from tests.bench.agreement import agree
@@ -126,7 +126,7 @@ def handler_redis_down(bench: str) -> Iterator[Result]:
             config = Config(redis=RedisConfig(url=url))
             writer = BufferedWriter(ledger_store(config))
             worker = Worker(config, ledger=lambda writer=writer: writer)  # type: ignore[misc]
-            around = compose(recorded(worker.recorder), before_ack(worker.recorder))
+            around = compose(recorded(worker.recorder), grouped(worker.recorder))
             with_ledger, bare = _runs(around(_deliver), PAUSE_SECONDS), _runs(_deliver, PAUSE_SECONDS)
             back_to_back = _runs(around(_deliver), 0.0)
             agree({"records": len(writer)}, {"records": RECORDS_OF_A_RUN * (len(with_ledger) + len(back_to_back))})
