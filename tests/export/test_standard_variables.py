@@ -8,7 +8,6 @@ import pytest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 
 from otel_queue.config import Config, DomainConfig, LedgerConfig, OtlpConfig, QueueConfig, load_config
-from otel_queue.errors import ConfigError
 from otel_queue.pipeline import Pipeline
 from otel_queue.worker import Worker
 from tests.asynq_writer import AsynqWriter
@@ -108,23 +107,6 @@ def test_only_the_exporters_that_are_named_push(sink: Sink, redis_url: str, expo
     assert pushes or not sink.received
     # A scrape of the exporter is its job, and a worker's is asked for by an argument.
     assert b"otel_queue_up" in exporter.scrape("", None).body
-
-
-@pytest.mark.parametrize(
-    ("variables", "fault"),
-    [
-        ({"OTEL_CONFIG_FILE": "/etc/otel.yaml"}, "OTEL_CONFIG_FILE: is not read"),
-        ({"OTEL_EXPERIMENTAL_CONFIG_FILE": "/etc/otel.yaml"}, "OTEL_EXPERIMENTAL_CONFIG_FILE: is not read"),
-        ({"OTEL_METRICS_EXPORTER": "otpl"}, "OTEL_METRICS_EXPORTER: must be"),
-        ({"OTEL_METRICS_EXPORTER": "console"}, "OTEL_METRICS_EXPORTER: must be"),
-        ({"OTEL_METRICS_EXPORTER": "none,otlp"}, "OTEL_METRICS_EXPORTER: none stands alone"),
-        ({PREFERENCE: "deltas"}, f"{PREFERENCE}: must be"),
-    ],
-)
-def test_what_cannot_be_honoured_is_refused_with_a_sentence(variables: dict[str, str], fault: str) -> None:
-    with pytest.raises(ConfigError) as refused:
-        load_config({}, variables)
-    assert [each for each in refused.value.faults if each.startswith(fault)]
 
 
 def with_ledger_that_hangs(loaded: Config, url: str) -> Config:

@@ -110,6 +110,7 @@ REFUSED = [
     ({"OTEL_CONFIG_FILE": "f"}, "OTEL_CONFIG_FILE: is not read"),
     ({"OTEL_EXPERIMENTAL_CONFIG_FILE": "f"}, "OTEL_EXPERIMENTAL_CONFIG_FILE: is not read"),
     ({"OTEL_METRICS_EXPORTER": "otpl"}, "OTEL_METRICS_EXPORTER: must be otlp or prometheus or none"),
+    ({"OTEL_METRICS_EXPORTER": "otlp,console"}, "OTEL_METRICS_EXPORTER: must be otlp or prometheus or none, several"),
     ({"OTEL_METRICS_EXPORTER": "otlp,none"}, "OTEL_METRICS_EXPORTER: none stands alone"),
     ({f"{OTLP}METRICS_PROTOCOL": "http/json"}, f"{OTLP}METRICS_PROTOCOL: must be http/protobuf or grpc"),
     ({f"{OTLP}COMPRESSION": "zstd"}, f"{OTLP}COMPRESSION: must be none or gzip or deflate, not 'zstd'"),
