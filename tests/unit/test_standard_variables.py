@@ -1,6 +1,7 @@
 """OpenTelemetry's own variables in the configuration: each has its row, and what it says there is so."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from opentelemetry import environment_variables as of_api
 from opentelemetry.sdk import environment_variables as of_sdk
 
+import otel_queue
 from otel_queue.config import Config, OpenTelemetryConfig, Remark, Secret, load_config
 from otel_queue.config import standard_variables as names
 from otel_queue.config.standard_variables import STANDARD_VARIABLES
@@ -252,3 +254,13 @@ def test_a_push_may_take_what_was_asked_and_hardly_longer_than_its_interval(
 
 def test_headers_are_not_shown() -> None:
     assert "s3cret" not in repr(load({f"{OTLP}ENDPOINT": "http://c:4318", f"{OTLP}HEADERS": "authorization=s3cret"}))
+
+
+def test_nothing_but_the_configuration_reads_the_environment() -> None:
+    package = Path(otel_queue.__file__).parent
+    readers = {
+        file.relative_to(package).parts[0]
+        for file in package.rglob("*.py")
+        if re.search(r"\bos\.environ\b|\bgetenv\(|import environ\b", file.read_text(encoding="utf-8"))
+    }
+    assert readers == {"config"}
