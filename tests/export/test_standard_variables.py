@@ -114,7 +114,7 @@ def with_ledger_that_hangs(loaded: Config, url: str) -> Config:
         loaded,
         domain=DomainConfig(source="ledger"),
         ledger=LedgerConfig(url=url, timeout_seconds=60.0),
-        otlp=OtlpConfig(shutdown_timeout_seconds=3.0),
+        otlp=OtlpConfig(shutdown_timeout_seconds=6.0),
     )
 
 

@@ -114,7 +114,7 @@ def test_a_last_push_that_fails_is_told_by_shutdown_and_by_serve(
         config = Config(
             redis=RedisConfig(url=redis_url),
             server=ServerConfig(listen="127.0.0.1:0"),
-            otlp=OtlpConfig(enabled=True, shutdown_timeout_seconds=2.0),
+            otlp=OtlpConfig(enabled=True, shutdown_timeout_seconds=20.0 if arrives else 1.0),
             opentelemetry=OpenTelemetryConfig(endpoint=where),
         )
         assert Pipeline(config).shutdown() is arrives
