@@ -72,7 +72,7 @@ def ledger_writer(
     """A writer to the configured ledger: a buffered one, or with `waits` one that waits for Redis for a moment.
 
     One that waits queues what took longer than `write_timeout_seconds`, and after such a failure does not try at all
-    for `breaker_seconds`. For `before_ack(exact=True)` a long limit and no breaker are what fails the fewest tasks.
+    for `breaker_seconds`. With `committed` a long limit and no breaker are what fails the fewest tasks.
     It connects when something is written. What is queued at exit is written then, within five seconds, if it was not
     closed before.
     """

@@ -59,7 +59,7 @@ def _run(options: argparse.Namespace) -> int:
                 defaults |= {"domain.source": "none", "queue.memory_interval_seconds": "0"}
         config = settings_of(options, defaults)
         recorder = stack.enter_context(_recording(config)) if config.reads("ledger") else None
-        workload = Workload(config.redis.url, rate=options.rate, seed=options.seed, recorder=recorder)
+        workload = Workload(config.redis.location.reveal(), rate=options.rate, seed=options.seed, recorder=recorder)
         if options.seconds is not None:
             timer = threading.Timer(options.seconds, stop.set)
             timer.daemon = True

@@ -58,6 +58,8 @@ def load_config(
         origin, raw = found
         try:
             chosen[item.section][item.field.name] = _convert(item, raw)
+        except ConfigError as error:
+            faults.extend(error.faults)
         except ValueError as error:
             faults.append(f"{item.path} (from {origin}): {error}")
     domain = tables.get("domain", {})
@@ -67,6 +69,9 @@ def load_config(
     _read_secret_file(chosen["postgres"], "postgres.dsn", faults)
     sections: dict[str, Any] = {section: kind(**chosen[section]) for section, kind in SECTIONS.items()}
     config = Config(**sections, metrics=metrics, attributes=attributes)
+    has_urls = not any(fault.startswith(("redis.url:", "ledger.url:")) for fault in faults)
+    if has_urls and config.redis.tls_ca_file and not (config.redis.location.tls or config.ledger_redis.location.tls):
+        faults.append("redis.tls_ca_file: no URL of a Redis uses TLS; use rediss://")
     faults.extend(_check(config, environment))
     if faults:
         raise ConfigError(faults)
@@ -159,6 +164,8 @@ def _convert(item: Setting, raw: Any) -> Any:
             raise ValueError(f"must be at most {MOST_SECONDS}, not {raw}")
     elif not isinstance(raw, str):
         raise ValueError(f"must be text, not {type(raw).__name__}")
+    elif "RedisUrl" in kinds:
+        value = parse_redis_url(raw, item.path)
     elif "Secret" in kinds:
         value = Secret(raw)
     elif "Path" in kinds:
@@ -264,20 +271,8 @@ def _read_secret_file(chosen: dict[str, Any], secret: str, faults: list[str]) ->
 def _check(config: Config, environment: Mapping[str, str]) -> list[str]:
     """What each value allows but the whole does not."""
     faults: list[str] = []
-    try:
-        location = config.redis.location
-        uses_tls = location.tls or (config.ledger.url or "").startswith("rediss")
-        if config.redis.tls_ca_file and not uses_tls:
-            faults.append("redis.tls_ca_file: no URL of a Redis uses TLS; use rediss://")
-    except ConfigError as error:
-        faults.extend(error.faults)
     if config.postgres.parity not in ("corrected", "legacy"):
         faults.append(f"postgres.parity: must be corrected or legacy, not {config.postgres.parity!r}")
-    if config.ledger.url is not None:
-        try:
-            parse_redis_url(config.ledger.url)
-        except ConfigError as error:
-            faults.extend(fault.replace("redis.url", "ledger.url", 1) for fault in error.faults)
     for name in ("tls_ca_file", "tls_cert_file", "tls_key_file"):
         path = getattr(config.redis, name)
         if path is not None and not _is_file(path):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 from otel_queue.catalog import CATALOG, PROJECT_INFO
 from otel_queue.config.redis_url import RedisUrl, parse_redis_url
@@ -30,15 +30,8 @@ def setting(
 class RedisConfig:
     """[redis]: where asynq keeps its queues, and who we are there. A read-only user is enough."""
 
-    url: str = field(
-        default="redis://127.0.0.1:6379/0",
-        repr=False,
-        metadata={
-            "help": "redis://, rediss://, unix://, redis-sentinel:// or redis-cluster:// URL",
-            "minimum": None,
-            "name": None,
-            "flag": True,
-        },
+    url: RedisUrl | str = setting(
+        "redis://127.0.0.1:6379/0", "redis://, rediss://, unix://, redis-sentinel:// or redis-cluster:// URL"
     )
     username: str | None = setting(None, "ACL user; overrides the URL's")
     password: Secret | None = setting(None, "password of that user", flag=False)
@@ -51,10 +44,15 @@ class RedisConfig:
     tls_skip_verify: bool = setting(False, "accept any server certificate; for tests only")
     connect_timeout_seconds: float = setting(2.0, "limit for one connection attempt", minimum=0.001)
 
+    def __post_init__(self) -> None:
+        """A text is kept parsed, which does not show what is secret in it; raises ConfigError."""
+        if isinstance(self.url, str):
+            object.__setattr__(self, "url", parse_redis_url(self.url))
+
     @property
     def location(self) -> RedisUrl:
-        """The parsed URL; raises ConfigError. Its str() shows no credentials."""
-        return parse_redis_url(self.url)
+        """The parsed `url`."""
+        return cast(RedisUrl, self.url)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +127,9 @@ class Sources(NamedTuple):
 class LedgerConfig:
     """[ledger]: the domain lane. Workers write the ledger, the exporter reads it."""
 
-    url: str | None = setting(None, "the ledger's Redis, if it is not the queues': a full one must not stop them")
+    url: RedisUrl | str | None = setting(
+        None, "the ledger's Redis, if it is not the queues': a full one must not stop them"
+    )
     namespace: str = setting("oq", "first part of the ledger's keys")
     track_days: int = setting(30, "how long a delivery is known one by one; later records are late", minimum=1)
     attempt_days: int = setting(7, "how long an attempt's id is remembered; older ones are not counted", minimum=1)
@@ -145,6 +145,11 @@ class LedgerConfig:
     max_staleness_seconds: float = setting(
         60.0, "a failing lane keeps its last values this long, then its series disappear", minimum=0.0
     )
+
+    def __post_init__(self) -> None:
+        """As that of `RedisConfig`."""
+        if isinstance(self.url, str):
+            object.__setattr__(self, "url", parse_redis_url(self.url, "ledger.url"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,16 @@
 """OpenTelemetry's own variables, as far as they say whether, how and how often to push."""
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from otel_queue.config.settings import Config
 
 _TIMEOUT_SECONDS: Final = 10.0
+# What OpenTelemetry's own parser takes. A header that it does not take it logs, with the secret in it.
+_HEADER: Final = re.compile(r"\s*[\w!#$%&'*+.^`|~-]+\s*=[ !#-+\--:<-\[\]-~]*\s*", re.ASCII)
 
 
 def otlp_wanted(config: Config, environment: Mapping[str, str] | None = None) -> bool:
@@ -80,9 +83,13 @@ def _faults_of_target(environment: Mapping[str, str]) -> Iterator[str]:
         elif endpoint and not is_url and otlp_protocol(environment) != "grpc":
             yield f"{name}: must be a URL, as in http://127.0.0.1:4318"
     for name in ("OTEL_EXPORTER_OTLP_METRICS_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"):
-        headers = [header.strip() for header in environment.get(name, "").split(",")]
-        if any(header and not header.partition("=")[1] for header in headers):
-            yield f"{name}: must be name=value, several with commas between them; one has no ="
+        for place, header in enumerate(environment.get(name, "").split(","), start=1):
+            # What is sent must be of one line: the HTTP client quotes a value that is not.
+            if header.strip() and not (_HEADER.fullmatch(header) and unquote(header.strip()).isprintable()):
+                yield (
+                    f"{name}: must be name=value in one line, several with commas between them, and what is special "
+                    f"in a value percent-encoded; number {place} is not"
+                )
 
 
 def _number(

@@ -71,7 +71,7 @@ class BufferedWriter:
     def __len__(self) -> int:
         return len(self._queue) + len(self._refused)
 
-    def write(self, records: Sequence[Record]) -> Literal["queued", "dropped"]:
+    def write(self, records: Sequence[Record], _waiting_since: float | None = None) -> Literal["queued", "dropped"]:
         """Queues the records; `dropped` if any had no room."""
         with self._lock:
             room = 0 if self._closing else self._most - len(self._queue)
@@ -244,11 +244,18 @@ class SyncWriter:
     def __len__(self) -> int:
         return len(self._buffer)
 
-    def write(self, records: Sequence[Record]) -> Literal["written", "queued", "dropped"]:
-        """`written` is in the ledger; `queued` will be, unless this process dies or its project stays refused."""
-        if time.monotonic() >= self._open_until:
+    def write(
+        self, records: Sequence[Record], waiting_since: float | None = None
+    ) -> Literal["written", "queued", "dropped"]:
+        """`written` is in the ledger; `queued` will be, unless this process dies or its project stays refused.
+
+        The limit counts from `waiting_since` (time.monotonic seconds), else from now: it is not tried beyond that.
+        """
+        now = time.monotonic()
+        deadline = (now if waiting_since is None else waiting_since) + self._timeout
+        if self._open_until <= now < deadline:
             try:
-                self._store.write(records, time.monotonic() + self._timeout)
+                self._store.write(records, deadline)
             except WriteError as error:
                 self.failures[error.reason] += 1
                 if error.reason not in OF_ONE_PROJECT:

@@ -15,7 +15,7 @@ from otel_queue.redis_client.requests import RedisLink
 
 
 def connect(config: RedisConfig) -> RedisLink:
-    """A link to the configured Redis. Connects at the first exchange. Raises ConfigError for a bad URL."""
+    """A link to the configured Redis. Connects at the first exchange."""
     location = config.location
     options = _connection_options(config)
     if location.topology == "cluster":

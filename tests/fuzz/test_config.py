@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from otel_queue.cli.options import add_settings, settings_of
 from otel_queue.config import Config, RedisConfig, Secret, load_config
-from otel_queue.config.redis_url import parse_redis_url
+from otel_queue.config.redis_url import RedisUrl, parse_redis_url
 from otel_queue.config.settings import SECTIONS, all_settings
 from otel_queue.errors import ConfigError, ReadError
 from otel_queue.postgres.dsn import Dsn
@@ -111,7 +111,7 @@ def test_settings_of_any_type_are_taken_or_each_is_told(
         assert getattr(config.metrics["convoy_event_queue_total"], name) == each, "a setting was lost"
     for (section, name), each in settings.items():
         kept = getattr(getattr(config, section), name)
-        shown = kept.reveal() if isinstance(kept, Secret) else str(kept) if isinstance(kept, Path) else kept
+        shown = kept.reveal() if isinstance(kept, (Secret, RedisUrl)) else str(kept) if isinstance(kept, Path) else kept
         if isinstance(each, str) and isinstance(shown, str):
             assert shown == each or isinstance(kept, Path)
         elif not isinstance(each, str):

@@ -20,7 +20,7 @@ from tests.servers.proxy import slow_proxy
 from tests.servers.redis import RedisServer
 from tests.servers.redis_sentinel import redis_sentinel
 
-WRITERS: Final = ("sync", "buffered", "before_ack")
+WRITERS: Final = ("sync", "buffered", "committed")
 
 NOTHING = "nothing"
 QUEUED = "what is queued"
@@ -29,12 +29,12 @@ UNREPLICATED = "what the replica lacks"
 
 # What may be lost of what was acknowledged, by fault and writer; the cells of docs/reliability.md.
 TABLE: Final[Mapping[str, Mapping[str, str]]] = {
-    "worker killed (SIGKILL)": {"sync": QUEUED, "buffered": QUEUED, "before_ack": NOTHING},
-    "Redis killed, `appendfsync always`": {"sync": NOTHING, "buffered": NOTHING, "before_ack": NOTHING},
+    "worker killed (SIGKILL)": {"sync": QUEUED, "buffered": QUEUED, "committed": NOTHING},
+    "Redis killed, `appendfsync always`": {"sync": NOTHING, "buffered": NOTHING, "committed": NOTHING},
     "Redis killed, `appendfsync everysec`": {
-        "sync": TWO_SECONDS, "buffered": TWO_SECONDS, "before_ack": TWO_SECONDS,
+        "sync": TWO_SECONDS, "buffered": TWO_SECONDS, "committed": TWO_SECONDS,
     },
-    "Sentinel failover": {"sync": UNREPLICATED, "buffered": UNREPLICATED, "before_ack": UNREPLICATED},
+    "Sentinel failover": {"sync": UNREPLICATED, "buffered": UNREPLICATED, "committed": UNREPLICATED},
 }  # fmt: skip
 
 
@@ -128,7 +128,7 @@ def totals(families: Families) -> dict[str, float]:
 # SIGKILL ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("writer", ["sync", "before_ack"])
+@pytest.mark.parametrize("writer", ["sync", "committed"])
 def test_a_killed_worker_loses_nothing_that_was_written_before_its_task_was_acknowledged(
     ledger: Ledger, writer: str
 ) -> None:
@@ -150,7 +150,7 @@ def test_a_killed_worker_loses_nothing_that_was_written_before_its_task_was_ackn
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-def test_a_worker_killed_while_nothing_reaches_redis_loses_what_it_queued_and_before_ack_queues_nothing(
+def test_a_worker_killed_while_nothing_reaches_redis_loses_what_it_queued_and_committed_queues_nothing(
     redis_server: RedisServer, ledger: Ledger, writer: str
 ) -> None:
     base_us = now_us() - 3_600_000_000
@@ -161,12 +161,12 @@ def test_a_worker_killed_while_nothing_reaches_redis_loses_what_it_queued_and_be
         running.work_off(range(5))
         proxy.blackhole()
         running.send(range(5, 10))
-        if writer == "before_ack":
+        if writer == "committed":
             wait_until(lambda: running.failed, what="a task fails")
         else:
             wait_until(lambda: len(running.acked) == 10, what="tasks are acknowledged all the same")
         running.kill()
-    assert len(running.acked) == (5 if writer == "before_ack" else 10)
+    assert len(running.acked) == (5 if writer == "committed" else 10)
     assert_holds(ledger, range(5), base_us)
     ledger.write(*all_records(range(5, 10), base_us))
     assert_holds(ledger, range(10), base_us)

@@ -15,7 +15,7 @@ from typing import Any, Final
 import psycopg
 from redis import Redis
 
-from otel_queue import Task, Worker, before_ack, compose, enqueue, ledger_writer, recorded
+from otel_queue import Task, Worker, compose, enqueue, grouped, ledger_writer, recorded
 from otel_queue.asynq.message import TaskMessage
 from otel_queue.config import Config, LedgerConfig, RedisConfig
 from otel_queue.demo.broker import Broker
@@ -105,7 +105,7 @@ class Application:
         self.recorder = self.worker.recorder
         self._broker = Broker(Redis.from_url(queues), time.time)
         self._rows = psycopg.connect(database, autocommit=True)
-        self._handle = compose(recorded(self.recorder), before_ack(self.recorder))(self._deliver)
+        self._handle = compose(recorded(self.recorder), grouped(self.recorder))(self._deliver)
 
     def describe(self) -> None:
         for id, names in PROJECTS.items():
