@@ -81,7 +81,7 @@ def test_an_unknown_name_runs_nothing_and_lists_those_that_are_known(
 def test_what_a_machine_lacks_is_skipped_unless_nothing_may_be_missing(
     benches: dict[str, Bench], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    benches |= {"needs-go": lambda _: missing("no go on PATH")}
+    benches |= {"needs-go": lambda _: missing(Needs.GO_ASYNQ, "no go on PATH")}
     monkeypatch.delenv(REQUIRE_ALL, raising=False)
     assert main([]) == 0
     monkeypatch.setenv(REQUIRE_ALL, "1")
