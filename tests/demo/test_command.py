@@ -9,7 +9,7 @@ import pytest
 
 from otel_queue import overview
 from otel_queue.cli import demo, main
-from otel_queue.config import Config
+from otel_queue.config import Config, RedisConfig
 from otel_queue.history import History
 from otel_queue.overview import Overview
 from otel_queue.samples import Family
@@ -64,7 +64,7 @@ def test_what_the_user_sets_wins_over_the_demos_own_defaults(
         arguments = ["--config", str(file)]
     config = config_of(monkeypatch, *arguments)
     assert (config.queue.memory_interval_seconds, config.domain.source) == (300.0, "none")
-    assert config.redis.url == redis_url
+    assert config.redis == RedisConfig(url=redis_url)
 
 
 def test_the_page_has_rates_and_charts_though_nobody_scrapes(
