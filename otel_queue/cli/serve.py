@@ -24,10 +24,11 @@ def _run(options: argparse.Namespace) -> int:
     return serve(settings_of(options), stop_on_signals())
 
 
-def serve(config: Config, stop: threading.Event) -> int:
+def serve(config: Config, stop: threading.Event, *, scrapes_itself: bool = False) -> int:
     """The exit status: exports until `stop` is set, pushes a last time and ends. UNREACHABLE if its HTTP server ended.
 
-    That is no usage error, for which nobody starts it again. Raises OtelQueueError if it cannot start.
+    That is no usage error, for which nobody starts it again. `scrapes_itself` scrapes every second, so that the
+    page has charts though nobody else scrapes. Raises OtelQueueError if it cannot start.
     """
     from otel_queue.config import parse_listen
     from otel_queue.pipeline import Pipeline
@@ -48,7 +49,8 @@ def serve(config: Config, stop: threading.Event) -> int:
         pipeline.start()
         _log.info("serving %s and %smetrics, reading %s", listener.url, listener.url, config.redis.location)
         while not stop.wait(1.0) and listener.is_serving:
-            pass
+            if scrapes_itself:
+                pipeline.scrape("", 1.0)
         status = FINE if stop.is_set() else UNREACHABLE
         _log.info("stopping" if status == FINE else "stopping: there is no HTTP server any more")
         if not pipeline.shutdown():

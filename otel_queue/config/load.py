@@ -36,11 +36,14 @@ def load_config(
     arguments: Mapping[str, str] | None = None,
     environment: Mapping[str, str] | None = None,
     file: Path | None = None,
+    *,
+    defaults: Mapping[str, str] | None = None,
 ) -> Config:
     """The configuration in force.
 
     `arguments` maps a setting's path (redis.url) to its text; `environment` defaults to the process's. The
-    file is `file`, else $OTEL_QUEUE_CONFIG, else none. Raises ConfigError with every fault found.
+    file is `file`, else $OTEL_QUEUE_CONFIG, else none. `defaults` maps paths as `arguments` does and replaces
+    the settings' own defaults. Raises ConfigError with every fault found.
     """
     environment = os.environ if environment is None else environment
     if file is None and (named := environment.get(CONFIG_FILE_VARIABLE)):
@@ -49,7 +52,7 @@ def load_config(
     tables = _read_file(file, faults) if file else {}
     chosen: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
     for item in all_settings():
-        found = _find(item, arguments or {}, environment, tables)
+        found = _find(item, arguments or {}, environment, tables, defaults or {})
         if found is None:
             continue
         origin, raw = found
@@ -129,7 +132,11 @@ def _closest(name: str, known: Any) -> str:
 
 
 def _find(
-    item: Setting, arguments: Mapping[str, str], environment: Mapping[str, str], tables: Mapping[str, Any]
+    item: Setting,
+    arguments: Mapping[str, str],
+    environment: Mapping[str, str],
+    tables: Mapping[str, Any],
+    defaults: Mapping[str, str],
 ) -> tuple[str, Any] | None:
     if item.path in arguments:
         return item.flag or item.path, arguments[item.path]
@@ -138,6 +145,8 @@ def _find(
     table = tables.get(item.section)
     if isinstance(table, dict) and item.field.name in table:
         return "file", table[item.field.name]
+    if item.path in defaults:
+        return "default", defaults[item.path]
     return None
 
 

@@ -25,7 +25,7 @@ from otel_queue.lifecycle import AttemptMade, DeliveryCreated, EventCreated, Rec
 from otel_queue.redis_client import connect
 from tests.bench.agreement import agree
 from tests.bench.result import Result
-from tests.requirements_gate import missing
+from tests.requirements_gate import Needs, missing
 from tests.servers.redis import RedisServer, redis_program, redis_server
 
 WRITE_BUDGET = 1 / 0.7
@@ -189,7 +189,7 @@ def _redis_benchmark(server: RedisServer, client: redis.Redis, name: str, record
     """Seconds for as many records by redis-benchmark: one connection, the same call, new random ids each time."""
     program = redis_program().with_name("redis-benchmark")
     if not program.exists():
-        missing(f"{program} is missing")
+        missing(Needs.REDIS, f"{program} is missing")
     call = next(calls(records[:MOST_RECORDS], Keys(), RETENTION))
     client.script_load(script(name).text.decode())
     words = {"record_deliveries": 10, "record_events": 4, "record_attempts": 3}[name]

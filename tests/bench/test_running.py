@@ -9,7 +9,7 @@ import pytest
 from tests.bench.__main__ import main
 from tests.bench.agreement import agree
 from tests.bench.result import Result
-from tests.requirements_gate import REQUIRE_ALL, missing
+from tests.requirements_gate import REQUIRE_ALL, Needs, missing
 
 Bench = Callable[[str], Iterator[Result]]
 
@@ -81,12 +81,12 @@ def test_an_unknown_name_runs_nothing_and_lists_those_that_are_known(
 def test_what_a_machine_lacks_is_skipped_unless_nothing_may_be_missing(
     benches: dict[str, Bench], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    benches |= {"needs-go": lambda _: missing("no go on PATH")}
+    benches |= {"needs-go": lambda _: missing(Needs.GO_ASYNQ, "no go on PATH")}
     monkeypatch.delenv(REQUIRE_ALL, raising=False)
     assert main([]) == 0
     monkeypatch.setenv(REQUIRE_ALL, "1")
     assert main([]) == 1
     skipped, failed = printed(capsys)
-    assert (skipped["ok"], skipped["detail"]) == (None, {"skipped": "no go on PATH"})
+    assert (skipped["ok"], skipped["detail"]) == (None, {"skipped": "GO_ASYNQ: no go on PATH"})
     assert failed["ok"] is False
     assert "no go on PATH" in failed["detail"]["error"]
