@@ -93,8 +93,6 @@ def test_a_cluster_that_cannot_be_asked_is_told_with_what_its_last_node_said() -
         ),
     ],
 )
-def test_sentinels_are_told_with_each_cause_once_and_without_their_clients(
-    words: str, reason: str, shown: str
-) -> None:
+def test_sentinels_are_told_with_each_cause_once_and_without_their_clients(words: str, reason: str, shown: str) -> None:
     told = as_read_error("sentinels", MasterNotFoundError(words))
     assert (told.reason, str(told)) == (reason, f"sentinels: {shown}")
