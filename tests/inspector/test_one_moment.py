@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import redis
@@ -26,16 +27,17 @@ def test_a_task_that_moves_between_any_two_commands_is_neither_counted_twice_nor
     client.sadd(keys.QUEUES, "q")
     client.rpush(pending, *(f"t{number}" for number in range(TASKS)))
     steps = itertools.count()
+    writer: Any = client
 
     def move() -> None:
         """The next of three ways in turn: a task is taken, another one's retry is due, a third one fails."""
         step = next(steps) % 3
         if step == 0:
-            client.rpoplpush(pending, active)
-        elif step == 1 and (due := client.zpopmin(retry)):
-            client.lpush(pending, due[0][0])
-        elif step == 2 and (failed := client.rpop(active)):
-            client.zadd(retry, {failed: NOW})
+            writer.rpoplpush(pending, active)
+        elif step == 1 and (due := writer.zpopmin(retry)):
+            writer.lpush(pending, due[0][0])
+        elif step == 2 and (failed := writer.rpop(active)):
+            writer.zadd(retry, {failed: NOW})
 
     with interleaved(redis_server.port, move) as port, inspecting(f"redis://127.0.0.1:{port}/0") as inspector:
         for _ in range(3):

@@ -27,10 +27,9 @@ def late(connection: int, words: list[bytes]) -> bytes:
 
 def test_an_exchange_that_its_caller_leaves_early_leaves_no_reply_to_the_next_one() -> None:
     with scripted(late) as (server, link):
-        with closing(
-            link.exchange([request(b"", echo("first")), request(b"", echo("late"))], an_hour_from_now())
-        ) as some:
-            assert next(some) == [b"first"]
+        requests = [request(b"", echo("first")), request(b"", echo("late"))]
+        with closing(link.exchange(requests, an_hour_from_now())) as answers:
+            assert next(answers) == [b"first"]
         assert ask(link, [request(b"", echo("next"))], 3_600) == [[b"next"]]
         assert server.received[-1] == (2, [b"ECHO", b"next"])
 
