@@ -4,6 +4,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import hiredis
 
@@ -59,19 +60,35 @@ class Scripted:
 
 
 @contextlib.contextmanager
-def scripted(answer: Answer, *, connect_timeout_seconds: float = 2.0) -> Iterator[tuple[Scripted, RedisLink]]:
-    """The server, and a link to it."""
+def serving(answer: Answer) -> Iterator[Scripted]:
+    """The server while it runs."""
     server = Scripted(answer)
     server.start()
-    url = f"redis://127.0.0.1:{server.port}/0"
-    link = connect(RedisConfig(url=url, connect_timeout_seconds=connect_timeout_seconds))
     try:
-        yield server, link
+        yield server
     finally:
-        link.close()
         server.stop()
 
 
-def bulk(value: bytes) -> bytes:
-    """A byte string as Redis sends it."""
-    return b"$%d\r\n%b\r\n" % (len(value), value)
+@contextlib.contextmanager
+def scripted(
+    answer: Answer, url: str = "redis://127.0.0.1:{port}/0", **config: Any
+) -> Iterator[tuple[Scripted, RedisLink]]:
+    """The server, and a link to it."""
+    with (
+        serving(answer) as server,
+        contextlib.closing(connect(RedisConfig(url=url.format(port=server.port), **config))) as link,
+    ):
+        yield server, link
+
+
+def encoded(value: object) -> bytes:
+    """Bytes, numbers and lists as Redis sends them."""
+    match value:
+        case bytes():
+            return b"$%d\r\n%b\r\n" % (len(value), value)
+        case int():
+            return b":%d\r\n" % value
+        case list():
+            return b"*%d\r\n%b" % (len(value), b"".join(map(encoded, value)))
+    raise TypeError(value)
