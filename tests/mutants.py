@@ -28,8 +28,7 @@ SEED: Final = 1
 # The tests of a room, without those that start whole systems: a survivor runs all that reach the changed function.
 CLOSEST: Final[Mapping[str, Sequence[str]]] = {
     "redis_client": (
-        "tests/redis_client", "tests/inspector/test_cluster.py", "tests/inspector/test_connecting.py",
-        "tests/inspector/test_deadlines.py", "tests/inspector/test_pending_since.py",
+        "tests/redis_client", "tests/inspector/test_connecting.py", "tests/inspector/test_deadlines.py",
         "tests/inspector/test_topologies.py",
     ),
     "asynq": (
