@@ -33,7 +33,7 @@ CLOSEST: Final[Mapping[str, Sequence[str]]] = {
     ),
     "asynq": (
         "tests/inspector/test_broken_data.py", "tests/inspector/test_configured.py",
-        "tests/inspector/test_least_permissions.py",
+        "tests/inspector/test_least_permissions.py", "tests/inspector/test_list_gone.py",
         "tests/inspector/test_memory_usage.py", "tests/inspector/test_names.py", "tests/inspector/test_one_moment.py",
         "tests/inspector/test_pending_since.py", "tests/inspector/test_queue_info.py",
         "tests/inspector/test_reads_only.py", "tests/inspector/test_round_trips.py", "tests/inspector/test_servers.py",
