@@ -122,9 +122,10 @@ def test_a_server_that_asks_for_a_client_certificate_gets_it(tmp_path: Path) -> 
             client.config_set("tls-auth-clients", "yes")
         assert server.certificate_file is not None
         key, begin, certificates = server.certificate_file.read_text().partition("-----BEGIN CERTIFICATE")
-        own = {"tls_cert_file": tmp_path / "certificate.pem", "tls_key_file": tmp_path / "key.pem"}
-        own["tls_key_file"].write_text(key)
-        own["tls_cert_file"].write_text(begin + certificates)
+        certificate_file, key_file = tmp_path / "certificate.pem", tmp_path / "key.pem"
+        certificate_file.write_text(begin + certificates)
+        key_file.write_text(key)
+        own: dict[str, Any] = {"tls_cert_file": certificate_file, "tls_key_file": key_file}
         with inspecting(server.url, tls_ca_file=server.ca_file, **own) as inspector:
             assert_shows_all(inspector)
         with inspecting(server.url, tls_ca_file=server.ca_file) as inspector, pytest.raises(ReadError) as refused:
