@@ -87,6 +87,7 @@ def _sentinel_pool(config: RedisConfig, options: dict[str, Any]) -> redis.Connec
             "password": password.reveal() if password else None,
             "socket_timeout": timeout,
             "socket_connect_timeout": timeout,
+            "protocol": 2,
             "driver_info": None,
             "retry": Retry(NoBackoff(), 0),  # by default redis-py tries for many seconds; the next collection will
             **tls,
