@@ -7,8 +7,10 @@ STAMP  := $(VENV)/.installed
 unexport PYTHONDONTWRITEBYTECODE
 # Tests wait for servers as much as they compute.
 JOBS   ?= 5
+# Every program of a new machine that the tests call. Their Redis and PostgreSQL are those of wheels.
+BARE   := cat chmod dirname env git make mkdir nohup od rm setpriv sh sleep tr
 
-.PHONY: demo test check e2e bench soak programs docs clean
+.PHONY: demo test test-bare check e2e bench soak mutants programs docs clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -19,14 +21,20 @@ $(STAMP): pyproject.toml
 demo: $(STAMP) ## embedded Redis, simulated Convoy workload, exporter on 127.0.0.1:9464
 	@$(BIN)/otel-queue demo $(ARGS)
 
-test: $(STAMP) check ## lint, types, layers, docs, then every test that can run here
+test: $(STAMP) check ## lint, types, layers, declared imports, docs, then every test that can run here
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+test-bare: $(STAMP) ## `make test` as on a machine that has python3, make, git and a network, and nothing else
+	@bare=$$(mktemp -d) && trap 'rm -rf "$$bare"' EXIT && mkdir "$$bare/bin" && \
+	for program in $(BARE); do ln -s "$$(command -v $$program)" "$$bare/bin" || exit 1; done && \
+	env -u TESTS_REQUIRE_ALL PATH="$$bare/bin" TESTS_CACHE="$$bare" $(MAKE) --no-print-directory test
 
 check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/deptry otel_queue
 	$(BIN)/python -m tests.docs_check
 
 e2e: $(STAMP) ## everything real on one machine: each number of the dashboard is what was driven
@@ -37,6 +45,10 @@ bench: $(STAMP) ## one JSON object a line; make bench ONLY=inspector-wall runs o
 
 soak: $(STAMP) ## an hour of the whole pipeline under load, a fault a minute; or ARGS='exactness', 'seeding', 'whole --minutes 5'
 	@$(BIN)/python -m tests.soak $(or $(ARGS),whole)
+
+mutants: $(STAMP) ## small changes to a room of the package, and how many its tests notice: ARGS='redis_client --sample 50'
+	@$(BIN)/python -m pip install --quiet --editable '.[mutants]'
+	@$(BIN)/python -m tests.mutants $(ARGS)
 
 programs: $(STAMP) ## the Go programs that tests need, built beforehand; minutes the first time
 	$(BIN)/python -m tests.go_program

@@ -6,10 +6,12 @@ through a Prometheus reader or a Collector.
 """
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Literal
+
+from otel_queue.samples import Family, LabelValues
 
 Kind = Literal["gauge", "counter", "histogram", "updowncounter"]
 Owner = Literal["inspector", "ledger", "worker", "derived", "self"]
@@ -240,6 +242,16 @@ def exported_by(owner: Owner, version: str) -> tuple[Row, ...]:
         for row in CATALOG.values()
         if row.owner == owner and _release(row.since) <= now and (not row.removed_in or now < _release(row.removed_in))
     )
+
+
+def by_key(family: Family | None, *keys: str) -> Iterator[tuple[LabelValues, float]]:
+    """The samples with the label values of these keys alone, in this order; none of no family."""
+    if family is None:
+        return iter(())
+    places = [CATALOG[family.name].keys.index(key) for key in keys]
+    # Of a single place itemgetter would give the text itself, not a tuple of it.
+    chosen = operator.itemgetter(*places) if len(places) > 1 else operator.itemgetter(slice(places[0], places[0] + 1))
+    return ((chosen(values), value) for values, value in family.samples)
 
 
 def _release(version: str) -> tuple[int, int]:

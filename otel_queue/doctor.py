@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 from otel_queue.asynq import keys
 from otel_queue.catalog import ATTEMPTS
-from otel_queue.config import Config, export_timeout_seconds, otlp_protocol, otlp_wanted, unknown_variables
+from otel_queue.config import Config
 from otel_queue.errors import ConfigError, ReadError
 from otel_queue.ledger.contract import read_contract
 from otel_queue.ledger.keys import Keys
@@ -63,7 +63,8 @@ class Finding:
 
 def examine(config: Config) -> list[Finding]:
     """All findings, in the order in which things would fail. Reads only; never raises for a fault it finds."""
-    findings = [Finding("ok", "configuration", "every setting is valid"), *_environment()]
+    findings = [Finding("ok", "configuration", "every setting is valid")]
+    findings += [Finding("warn", remark.variable, remark.said, remark.advice) for remark in config.remarks_of_serve]
     findings += [*_attempts(config), *_web(config)]
     link = connect(config.redis)
     try:
@@ -78,11 +79,6 @@ def examine(config: Config) -> list[Finding]:
             link.close()
     findings += [*_postgres(config), *_otlp(config)]
     return findings
-
-
-def _environment() -> Iterator[Finding]:
-    for name in unknown_variables():
-        yield Finding("warn", name, "no such setting", "unset it, or see `otel-queue serve --help` for the names")
 
 
 def _attempts(config: Config) -> Iterator[Finding]:
@@ -272,20 +268,22 @@ def _postgres(config: Config) -> Iterator[Finding]:
 
 
 def _otlp(config: Config) -> Iterator[Finding]:
-    if not otlp_wanted(config):
-        yield Finding("ok", "otlp", "off: no OTLP endpoint is set")
+    if not config.pushes:
+        yield Finding("ok", "otlp", "off: neither otlp.enabled nor OpenTelemetry's variables ask for it")
         return
     from opentelemetry.sdk.metrics.export import MetricExportResult, MetricsData
 
     from otel_queue.export.otlp import otlp_exporter
 
-    protocol = otlp_protocol()
+    settings = config.opentelemetry
+    protocol = settings.protocol
     said = _LastMessage()
     logger = logging.getLogger("opentelemetry.exporter.otlp")
     logger.addHandler(said)
     try:
         # In batches nothing would be sent of nothing.
-        exporter = otlp_exporter(protocol, min(export_timeout_seconds(), _OTLP_SECONDS), most_points=None)
+        timeout = min(settings.timeout_seconds, _OTLP_SECONDS)
+        exporter = otlp_exporter(replace(settings, timeout_seconds=timeout), most_points=None)
         result = exporter.export(MetricsData(resource_metrics=[]))
         exporter.shutdown()
     except Exception as error:

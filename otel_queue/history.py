@@ -6,6 +6,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
+from otel_queue.catalog import by_key
 from otel_queue.samples import Family
 from otel_queue.status import Point
 
@@ -156,7 +157,7 @@ class FailureMemory:
 def failures(attempts: Family) -> dict[Endpoint, float]:
     """The failed attempts by project and endpoint; endpoints without one are left out."""
     found: dict[Endpoint, float] = {}
-    for (project, endpoint, status, _), value in attempts.samples:
+    for (project, endpoint, status), value in by_key(attempts, "project", "endpoint", "status"):
         if status == "failure":
             found[project, endpoint] = found.get((project, endpoint), 0.0) + value
     return found
@@ -164,11 +165,10 @@ def failures(attempts: Family) -> dict[Endpoint, float]:
 
 def _values(families: Mapping[str, Family]) -> Iterator[Iterable[tuple[str, float]]]:
     """The (queue, value) pairs of the three series, in their order."""
-    states = families.get("asynq_tasks_enqueued_total")
-    yield ((queue, value) for (queue, state), value in states.samples if state == "pending") if states else ()
+    states = by_key(families.get("asynq_tasks_enqueued_total"), "queue", "state")
+    yield ((queue, value) for (queue, state), value in states if state == "pending")
     for name in ("asynq_tasks_processed_total", "asynq_tasks_failed_total"):
-        family = families.get(name)
-        yield ((queue, value) for (queue,), value in family.samples) if family else ()
+        yield ((queue, value) for (queue,), value in by_key(families.get(name), "queue"))
 
 
 def _since(times: "array[float]") -> int:

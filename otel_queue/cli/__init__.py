@@ -7,13 +7,12 @@ Results go to stdout, diagnostics to stderr. Exit status: 0 fine, 1 a finding, 2
 import argparse
 import contextlib
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from typing import TextIO, cast
 
 from otel_queue.cli.output import Output, OutputError
-from otel_queue.config.settings import ENVIRONMENT_PREFIX
+from otel_queue.config.standard_variables import standard_variables_set
 from otel_queue.errors import ConfigError, OtelQueueError, QueueNotFoundError, ReadError
 from otel_queue.version import __version__
 
@@ -58,16 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return FINE
     except Exception as error:
-        if not (variables := _standard_variables()) or not _is_of_opentelemetry(error):
+        if not (variables := standard_variables_set()) or not _is_of_opentelemetry(error):
             raise
         print(f"otel-queue: OpenTelemetry refuses one of {', '.join(variables)}: {error}", file=sys.stderr)
         return USAGE
     return status
-
-
-def _standard_variables() -> list[str]:
-    """The names of OpenTelemetry's own variables that are set."""
-    return sorted(name for name in os.environ if name.startswith("OTEL_") and not name.startswith(ENVIRONMENT_PREFIX))
 
 
 def _is_of_opentelemetry(error: BaseException) -> bool:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _LEAST_RATE: Final = 0.001
 _MOST_RATE: Final = 10_000.0
+# Stays the URL where nobody named one, in whatever way.
+_NO_REDIS: Final = "unix:///none"
 
 
 def add_command(commands: Any) -> None:
@@ -48,17 +50,16 @@ def _run(options: argparse.Namespace) -> int:
         ) from error
     stop = stop_on_signals()
     with contextlib.ExitStack() as stack:
-        is_real = True
-        if settings_of(options).redis == RedisConfig():  # nobody named one, in whatever way
-            redis = stack.enter_context(EmbeddedRedis())
-            setattr(options, "redis.url", redis.url)
-            is_real = redis.is_real
-        _default(options, "domain.source", "ledger" if is_real else "none")  # fakeredis knows neither Lua nor MEMORY
         # Memory is sampled every few seconds here: nobody watches a demo for five minutes.
-        _default(options, "queue.memory_interval_seconds", "5" if is_real else "0")
-        config = settings_of(options)
+        defaults = {"domain.source": "ledger", "queue.memory_interval_seconds": "5"}
+        if settings_of(options, {"redis.url": _NO_REDIS}).redis == RedisConfig(_NO_REDIS):
+            redis = stack.enter_context(EmbeddedRedis())
+            defaults["redis.url"] = redis.url
+            if not redis.is_real:  # fakeredis knows neither Lua nor MEMORY
+                defaults |= {"domain.source": "none", "queue.memory_interval_seconds": "0"}
+        config = settings_of(options, defaults)
         recorder = stack.enter_context(_recording(config)) if config.reads("ledger") else None
-        workload = Workload(config.redis.url, rate=options.rate, seed=options.seed, recorder=recorder)
+        workload = Workload(config.redis.location.reveal(), rate=options.rate, seed=options.seed, recorder=recorder)
         if options.seconds is not None:
             timer = threading.Timer(options.seconds, stop.set)
             timer.daemon = True
@@ -66,12 +67,7 @@ def _run(options: argparse.Namespace) -> int:
         workload.start()
         stack.callback(workload.stop)
         print(_what_to_open(config.server.listen, str(config.redis.location)), file=sys.stderr, flush=True)
-        return serve(config, stop)
-
-
-def _default(options: argparse.Namespace, path: str, value: str) -> None:
-    if getattr(options, path) is None:
-        setattr(options, path, value)
+        return serve(config, stop, scrapes_itself=True)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """The flags that every command shares: one per setting."""
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from otel_queue.config import Config, load_config
@@ -27,7 +27,7 @@ def add_settings(parser: argparse.ArgumentParser, sections: Iterable[str]) -> No
             )
 
 
-def settings_of(options: argparse.Namespace) -> Config:
-    """The configuration that the options ask for; raises ConfigError."""
+def settings_of(options: argparse.Namespace, defaults: Mapping[str, str] | None = None) -> Config:
+    """The configuration that the options ask for; `defaults` are those of load_config. Raises ConfigError."""
     given = {item.path: value for item in all_settings() if (value := getattr(options, item.path, None)) is not None}
-    return load_config(given, file=options.config)
+    return load_config(given, file=options.config, defaults=defaults)

@@ -24,20 +24,21 @@ def _run(options: argparse.Namespace) -> int:
     return serve(settings_of(options), stop_on_signals())
 
 
-def serve(config: Config, stop: threading.Event) -> int:
+def serve(config: Config, stop: threading.Event, *, scrapes_itself: bool = False) -> int:
     """The exit status: exports until `stop` is set, pushes a last time and ends. UNREACHABLE if its HTTP server ended.
 
-    That is no usage error, for which nobody starts it again. Raises OtelQueueError if it cannot start.
+    That is no usage error, for which nobody starts it again. `scrapes_itself` scrapes every second, so that the
+    page has charts though nobody else scrapes. Raises OtelQueueError if it cannot start.
     """
-    from otel_queue.config import parse_listen, unknown_variables
+    from otel_queue.config import parse_listen
     from otel_queue.pipeline import Pipeline
     from otel_queue.server.app import App
     from otel_queue.server.auth import BasicAuth
     from otel_queue.server.listener import Listener
     from otel_queue.server.web_config import WebConfig, read_web_config
 
-    for name in unknown_variables():
-        _log.warning("%s: no such setting; unset it, or see `otel-queue serve --help` for the names", name)
+    for remark in config.remarks_of_serve:
+        _log.warning("%s: %s; %s", *remark)
     file = config.server.web_config_file
     web = read_web_config(file) if file else WebConfig()
     pipeline = Pipeline(config)
@@ -48,7 +49,8 @@ def serve(config: Config, stop: threading.Event) -> int:
         pipeline.start()
         _log.info("serving %s and %smetrics, reading %s", listener.url, listener.url, config.redis.location)
         while not stop.wait(1.0) and listener.is_serving:
-            pass
+            if scrapes_itself:
+                pipeline.scrape("", 1.0)
         status = FINE if stop.is_set() else UNREACHABLE
         _log.info("stopping" if status == FINE else "stopping: there is no HTTP server any more")
         if not pipeline.shutdown():

@@ -1,6 +1,7 @@
 """Configuration: the only reader of the environment."""
 
-from otel_queue.config.load import load_config, parse_listen, unknown_variables
+from otel_queue.config.load import load_config, parse_listen
+from otel_queue.config.opentelemetry import OpenTelemetryConfig, Remark
 from otel_queue.config.secret import Secret
 from otel_queue.config.settings import (
     DOMAIN_METRICS,
@@ -16,12 +17,6 @@ from otel_queue.config.settings import (
     ServerConfig,
     Sources,
 )
-from otel_queue.config.standard_variables import (
-    export_interval_seconds,
-    export_timeout_seconds,
-    otlp_protocol,
-    otlp_wanted,
-)
 
 __all__ = [
     "DOMAIN_METRICS",
@@ -30,18 +25,15 @@ __all__ = [
     "DomainConfig",
     "LedgerConfig",
     "MetricConfig",
+    "OpenTelemetryConfig",
     "OtlpConfig",
     "PostgresConfig",
     "QueueConfig",
     "RedisConfig",
+    "Remark",
     "Secret",
     "ServerConfig",
     "Sources",
-    "export_interval_seconds",
-    "export_timeout_seconds",
     "load_config",
-    "otlp_protocol",
-    "otlp_wanted",
     "parse_listen",
-    "unknown_variables",
 ]

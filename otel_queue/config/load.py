@@ -3,18 +3,19 @@
 import difflib
 import os
 import tomllib
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Final
 
 from otel_queue.catalog import CATALOG
+from otel_queue.config.checks import MOST_SECONDS, is_file
+from otel_queue.config.opentelemetry import Remark, StandardVariables
 from otel_queue.config.redis_url import parse_redis_url
 from otel_queue.config.secret import Secret
 from otel_queue.config.settings import (
     DOMAIN_METRICS,
     ENVIRONMENT_PREFIX,
-    MOST_SECONDS,
     NONE,
     SECTIONS,
     SOURCES,
@@ -23,7 +24,6 @@ from otel_queue.config.settings import (
     Setting,
     all_settings,
 )
-from otel_queue.config.standard_variables import faults_of_standard_variables
 from otel_queue.errors import ConfigError
 from otel_queue.shard import parse_shard
 
@@ -36,11 +36,14 @@ def load_config(
     arguments: Mapping[str, str] | None = None,
     environment: Mapping[str, str] | None = None,
     file: Path | None = None,
+    *,
+    defaults: Mapping[str, str] | None = None,
 ) -> Config:
     """The configuration in force.
 
     `arguments` maps a setting's path (redis.url) to its text; `environment` defaults to the process's. The
-    file is `file`, else $OTEL_QUEUE_CONFIG, else none. Raises ConfigError with every fault found.
+    file is `file`, else $OTEL_QUEUE_CONFIG, else none. `defaults` maps paths as `arguments` does and replaces
+    the settings' own defaults. Raises ConfigError with every fault found.
     """
     environment = os.environ if environment is None else environment
     if file is None and (named := environment.get(CONFIG_FILE_VARIABLE)):
@@ -49,12 +52,14 @@ def load_config(
     tables = _read_file(file, faults) if file else {}
     chosen: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
     for item in all_settings():
-        found = _find(item, arguments or {}, environment, tables)
+        found = _find(item, arguments or {}, environment, tables, defaults or {})
         if found is None:
             continue
         origin, raw = found
         try:
             chosen[item.section][item.field.name] = _convert(item, raw)
+        except ConfigError as error:
+            faults.extend(error.faults)
         except ValueError as error:
             faults.append(f"{item.path} (from {origin}): {error}")
     domain = tables.get("domain", {})
@@ -64,22 +69,26 @@ def load_config(
     _read_secret_file(chosen["postgres"], "postgres.dsn", faults)
     sections: dict[str, Any] = {section: kind(**chosen[section]) for section, kind in SECTIONS.items()}
     config = Config(**sections, metrics=metrics, attributes=attributes)
-    faults.extend(_check(config, environment))
+    has_urls = not any(fault.startswith(("redis.url:", "ledger.url:")) for fault in faults)
+    if has_urls and config.redis.tls_ca_file and not (config.redis.location.tls or config.ledger_redis.location.tls):
+        faults.append("redis.tls_ca_file: no URL of a Redis uses TLS; use rediss://")
+    faults.extend(_check(config))
+    variables = StandardVariables(environment, faults)
+    read, remarks = variables.read(config.otlp.enabled), (*_unknown(environment), *variables.remarks())
+    config = replace(config, opentelemetry=read, remarks=remarks)
     if faults:
         raise ConfigError(faults)
     return config
 
 
-def unknown_variables(environment: Mapping[str, str] | None = None) -> list[str]:
-    """Names of the environment that look like a setting's and are none, sorted."""
-    environment = os.environ if environment is None else environment
+def _unknown(environment: Mapping[str, str]) -> Iterator[Remark]:
+    """The names that look like a setting's and are none, sorted."""
     known = {item.variable for item in all_settings()} | {CONFIG_FILE_VARIABLE}
-    # Kubernetes makes OTEL_QUEUE_PORT... and OTEL_QUEUE_SERVICE_... for a service of our name.
-    return sorted(
-        name
-        for name in environment
-        if name.startswith(ENVIRONMENT_PREFIX) and name not in known and "_PORT" not in name and "_SERVICE" not in name
-    )
+    for name in sorted(environment):
+        # Kubernetes makes OTEL_QUEUE_PORT... and OTEL_QUEUE_SERVICE_... for a service of our name.
+        is_ours = name.startswith(ENVIRONMENT_PREFIX) and "_PORT" not in name and "_SERVICE" not in name
+        if is_ours and name not in known:
+            yield Remark(name, "no such setting", "unset it, or see `otel-queue serve --help` for the names")
 
 
 def parse_listen(text: str) -> tuple[str, int]:
@@ -123,7 +132,11 @@ def _closest(name: str, known: Any) -> str:
 
 
 def _find(
-    item: Setting, arguments: Mapping[str, str], environment: Mapping[str, str], tables: Mapping[str, Any]
+    item: Setting,
+    arguments: Mapping[str, str],
+    environment: Mapping[str, str],
+    tables: Mapping[str, Any],
+    defaults: Mapping[str, str],
 ) -> tuple[str, Any] | None:
     if item.path in arguments:
         return item.flag or item.path, arguments[item.path]
@@ -132,6 +145,8 @@ def _find(
     table = tables.get(item.section)
     if isinstance(table, dict) and item.field.name in table:
         return "file", table[item.field.name]
+    if item.path in defaults:
+        return "default", defaults[item.path]
     return None
 
 
@@ -150,6 +165,8 @@ def _convert(item: Setting, raw: Any) -> Any:
             raise ValueError(f"must be at most {MOST_SECONDS}, not {raw}")
     elif not isinstance(raw, str):
         raise ValueError(f"must be text, not {type(raw).__name__}")
+    elif "RedisUrl" in kinds:
+        value = parse_redis_url(raw, item.path)
     elif "Secret" in kinds:
         value = Secret(raw)
     elif "Path" in kinds:
@@ -252,26 +269,14 @@ def _read_secret_file(chosen: dict[str, Any], secret: str, faults: list[str]) ->
         faults.append(f"{secret}_file: {path} cannot be read: {error}")
 
 
-def _check(config: Config, environment: Mapping[str, str]) -> list[str]:
+def _check(config: Config) -> list[str]:
     """What each value allows but the whole does not."""
     faults: list[str] = []
-    try:
-        location = config.redis.location
-        uses_tls = location.tls or (config.ledger.url or "").startswith("rediss")
-        if config.redis.tls_ca_file and not uses_tls:
-            faults.append("redis.tls_ca_file: no URL of a Redis uses TLS; use rediss://")
-    except ConfigError as error:
-        faults.extend(error.faults)
     if config.postgres.parity not in ("corrected", "legacy"):
         faults.append(f"postgres.parity: must be corrected or legacy, not {config.postgres.parity!r}")
-    if config.ledger.url is not None:
-        try:
-            parse_redis_url(config.ledger.url)
-        except ConfigError as error:
-            faults.extend(fault.replace("redis.url", "ledger.url", 1) for fault in error.faults)
     for name in ("tls_ca_file", "tls_cert_file", "tls_key_file"):
         path = getattr(config.redis, name)
-        if path is not None and not _is_file(path):
+        if path is not None and not is_file(path):
             faults.append(f"redis.{name}: {path} is not a file")
     if config.domain.labels not in ("full", "lean"):
         faults.append(f"domain.labels: must be full or lean, not {config.domain.labels!r}")
@@ -285,15 +290,7 @@ def _check(config: Config, environment: Mapping[str, str]) -> list[str]:
         parse_listen(config.server.listen)
     except ValueError as error:
         faults.append(f"server.listen: {error}")
-    faults.extend(faults_of_standard_variables(config, environment))
     return faults
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a name that is too long, or a folder that is not ours
-        return False
 
 
 def _check_staleness(config: Config) -> list[str]:

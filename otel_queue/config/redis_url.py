@@ -34,9 +34,12 @@ FORMS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class RedisUrl:
-    """Where Redis is. In the Sentinel form the credentials are those of the Sentinels, as in asynq's URLs."""
+    """Where Redis is, and who we are there; only `reveal` shows the latter, not str, repr and format.
+
+    In the Sentinel form the credentials are those of the Sentinels, as in asynq's URLs.
+    """
 
     topology: Topology
     tls: bool
@@ -45,7 +48,12 @@ class RedisUrl:
     database: int = 0
     master: str = ""
     username: str | None = None
-    password: Secret | None = field(default=None)
+    password: Secret | None = None
+    _text: Secret = field(default=Secret(""), compare=False)
+
+    def reveal(self) -> str:
+        """The URL as it was given, for a client that takes one."""
+        return self._text.reveal()
 
     def __str__(self) -> str:
         """The URL without its credentials, fit for a page or a log."""
@@ -56,16 +64,19 @@ class RedisUrl:
         suffix = "" if self.topology == "cluster" else f"/{self.database}"
         return f"{scheme}://{hosts}{suffix}" + (f"?master={self.master}" if self.master else "")
 
+    def __repr__(self) -> str:
+        return f"RedisUrl('{self}')"
 
-def parse_redis_url(url: str) -> RedisUrl:
-    """The parts of `url`; raises ConfigError, which never repeats the credentials.
+
+def parse_redis_url(url: str, setting: str = "redis.url") -> RedisUrl:
+    """The parts of `url`; raises ConfigError, which names the `setting` and never repeats the credentials.
 
     Nor what may be a part of them: with a / or ? in the password, the rest of it stands where a database should.
     """
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in _SCHEMES:
         is_scheme = separator and not set(":@/") & set(scheme)
-        raise ConfigError([f"redis.url: unknown form {scheme if is_scheme else '(no scheme)'!r}; use {FORMS}"])
+        raise ConfigError([f"{setting}: unknown form {scheme if is_scheme else '(no scheme)'!r}; use {FORMS}"])
     topology, tls = _SCHEMES[scheme]
     # urlsplit knows one host only: the list of hosts is cut out by hand.
     authority, path_mark, path_and_query = rest.partition("/")
@@ -76,26 +87,26 @@ def parse_redis_url(url: str) -> RedisUrl:
     split = urlsplit("x://x/" + path_and_query)
     # The name of a socket may well have an @, but nothing is in front of it then.
     if hosts or "@" in split.query if topology == "unix" and not credentials else "@" in path_and_query:
-        raise ConfigError([f"redis.url: {_MISPLACED[topology == 'unix']}; use {FORMS}"])
+        raise ConfigError([f"{setting}: {_MISPLACED[topology == 'unix']}; use {FORMS}"])
     query = {name: values[-1] for name, values in parse_qs(split.query).items()}
     faults: list[str] = []
     if unknown := sorted(set(query) - {"db", "master"}):
-        faults.append(f"redis.url: unknown parameters {', '.join(unknown)}; known are db and master")
+        faults.append(f"{setting}: unknown parameters {', '.join(unknown)}; known are db and master")
     username, _, password = credentials.partition(":")
     path = split.path.strip("/")
     database_text = query.get("db", "0" if topology == "unix" else path or "0")
     if not (database_text.isascii() and database_text.isdecimal() and len(database_text) < _MOST_DIGITS):
-        faults.append(f"redis.url: the database must be a number, not {database_text!r}")
+        faults.append(f"{setting}: the database must be a number, not {database_text!r}")
         database_text = "0"
-    nodes = () if topology == "unix" else _nodes(hosts, _DEFAULT_PORT[topology], faults)
+    nodes = () if topology == "unix" else _nodes(hosts, _DEFAULT_PORT[topology], setting, faults)
     if topology == "unix" and not path:
-        faults.append("redis.url: a unix socket needs a path, as in unix:///run/redis/redis.sock")
+        faults.append(f"{setting}: a unix socket needs a path, as in unix:///run/redis/redis.sock")
     if topology == "standalone" and len(nodes) > 1:
-        faults.append("redis.url: several hosts need redis-sentinel:// or redis-cluster://")
+        faults.append(f"{setting}: several hosts need redis-sentinel:// or redis-cluster://")
     if topology == "sentinel" and not query.get("master"):
-        faults.append("redis.url: a Sentinel URL needs ?master=NAME")
+        faults.append(f"{setting}: a Sentinel URL needs ?master=NAME")
     if topology == "cluster" and int(database_text) != 0:
-        faults.append("redis.url: Redis Cluster has only database 0")
+        faults.append(f"{setting}: Redis Cluster has only database 0")
     if faults:
         raise ConfigError(faults)
     return RedisUrl(
@@ -107,10 +118,11 @@ def parse_redis_url(url: str) -> RedisUrl:
         master=query.get("master", ""),
         username=unquote(username) or None,
         password=Secret(unquote(password)) if password else None,
+        _text=Secret(url),
     )
 
 
-def _nodes(hosts: str, default_port: int, faults: list[str]) -> tuple[tuple[str, int], ...]:
+def _nodes(hosts: str, default_port: int, setting: str, faults: list[str]) -> tuple[tuple[str, int], ...]:
     nodes: list[tuple[str, int]] = []
     for place, part in enumerate(hosts.split(","), start=1):
         try:
@@ -120,5 +132,5 @@ def _nodes(hosts: str, default_port: int, faults: list[str]) -> tuple[tuple[str,
             nodes.append((split.hostname or "127.0.0.1", split.port or default_port))
         except ValueError:
             # Without an @ the text may be a name and a password.
-            faults.append(f"redis.url: number {place} of its hosts is not host:port, with a port from 1 to 65535")
+            faults.append(f"{setting}: number {place} of its hosts is not host:port, with a port from 1 to 65535")
     return tuple(nodes)

@@ -3,16 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 from otel_queue.catalog import CATALOG, PROJECT_INFO
+from otel_queue.config.opentelemetry import OpenTelemetryConfig, Remark
 from otel_queue.config.redis_url import RedisUrl, parse_redis_url
 from otel_queue.config.secret import Secret
+from otel_queue.config.standard_variables import TEMPORALITY
 from otel_queue.shard import Shard, parse_shard
 
 ENVIRONMENT_PREFIX: Final = "OTEL_QUEUE_"
-# 23 days. Sockets and PostgreSQL count a limit's milliseconds in 31 bits, which is a day more.
-MOST_SECONDS: Final = 2_000_000
 NONE: Final = "none"
 SOURCES: Final = ("ledger", "postgres")
 # The metrics that have a choice; the projects' names go with the deliveries.
@@ -30,15 +30,8 @@ def setting(
 class RedisConfig:
     """[redis]: where asynq keeps its queues, and who we are there. A read-only user is enough."""
 
-    url: str = field(
-        default="redis://127.0.0.1:6379/0",
-        repr=False,
-        metadata={
-            "help": "redis://, rediss://, unix://, redis-sentinel:// or redis-cluster:// URL",
-            "minimum": None,
-            "name": None,
-            "flag": True,
-        },
+    url: RedisUrl | str = setting(
+        "redis://127.0.0.1:6379/0", "redis://, rediss://, unix://, redis-sentinel:// or redis-cluster:// URL"
     )
     username: str | None = setting(None, "ACL user; overrides the URL's")
     password: Secret | None = setting(None, "password of that user", flag=False)
@@ -51,10 +44,15 @@ class RedisConfig:
     tls_skip_verify: bool = setting(False, "accept any server certificate; for tests only")
     connect_timeout_seconds: float = setting(2.0, "limit for one connection attempt", minimum=0.001)
 
+    def __post_init__(self) -> None:
+        """A text is kept parsed, which does not show what is secret in it; raises ConfigError."""
+        if isinstance(self.url, str):
+            object.__setattr__(self, "url", parse_redis_url(self.url))
+
     @property
     def location(self) -> RedisUrl:
-        """The parsed URL; raises ConfigError. Its str() shows no credentials."""
-        return parse_redis_url(self.url)
+        """The parsed `url`."""
+        return cast(RedisUrl, self.url)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +127,9 @@ class Sources(NamedTuple):
 class LedgerConfig:
     """[ledger]: the domain lane. Workers write the ledger, the exporter reads it."""
 
-    url: str | None = setting(None, "the ledger's Redis, if it is not the queues': a full one must not stop them")
+    url: RedisUrl | str | None = setting(
+        None, "the ledger's Redis, if it is not the queues': a full one must not stop them"
+    )
     namespace: str = setting("oq", "first part of the ledger's keys")
     retention_days: int = setting(
         0, "days after which `serve` takes a day out of the counts; 0: a hook or `ledger expire` does", minimum=0
@@ -141,6 +141,11 @@ class LedgerConfig:
     max_staleness_seconds: float = setting(
         60.0, "a failing lane keeps its last values this long, then its series disappear", minimum=0.0
     )
+
+    def __post_init__(self) -> None:
+        """As that of `RedisConfig`."""
+        if isinstance(self.url, str):
+            object.__setattr__(self, "url", parse_redis_url(self.url, "ledger.url"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +179,7 @@ class ServerConfig:
 class OtlpConfig:
     """[otlp]: push. Endpoint, protocol, headers, interval and so on are OpenTelemetry's own variables."""
 
-    enabled: bool | None = setting(None, "push OTLP; unset means: if OTEL_EXPORTER_OTLP[_METRICS]_ENDPOINT is set")
+    enabled: bool | None = setting(None, "push OTLP; unset means: as OpenTelemetry's own variables say")
     shutdown_timeout_seconds: float = setting(5.0, "limit for the last push at shutdown", minimum=0.1)
 
 
@@ -182,7 +187,8 @@ class OtlpConfig:
 class Config:
     """All settings. `metrics` says for single domain metrics what `domain` says for all.
 
-    `attributes` narrows a metric's attribute keys: the rest are dropped by its View.
+    `attributes` narrows a metric's attribute keys: the rest are dropped by its View. `opentelemetry` and `remarks` come
+    from the environment alone: one that is made by hand pushes to nobody.
     """
 
     redis: RedisConfig = RedisConfig()
@@ -194,6 +200,22 @@ class Config:
     otlp: OtlpConfig = OtlpConfig()
     metrics: Mapping[str, MetricConfig] = field(default_factory=dict)
     attributes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    opentelemetry: OpenTelemetryConfig = OpenTelemetryConfig()
+    remarks: tuple[Remark, ...] = ()
+
+    @property
+    def pushes(self) -> bool:
+        """Whether to push OTLP: as configured, else as OpenTelemetry's own variables say."""
+        return self.opentelemetry.asks_for_push if self.otlp.enabled is None else self.otlp.enabled
+
+    @property
+    def remarks_of_serve(self) -> tuple[Remark, ...]:
+        """`remarks`, and what `serve` does otherwise than the variables say."""
+        preferred = self.opentelemetry.temporality
+        if not self.pushes or preferred == "cumulative":
+            return self.remarks
+        advice = "its counters are totals of Redis and the ledger, never deltas; only workers have a choice"
+        return (*self.remarks, Remark(TEMPORALITY, f"serve stays cumulative, and this is {preferred}", advice))
 
     @property
     def ledger_redis(self) -> RedisConfig:

@@ -1,101 +1,101 @@
-"""OpenTelemetry's own variables, as far as they say whether, how and how often to push."""
+"""OpenTelemetry's own variables, one row each: what becomes of it here. docs/configuration.md is made of them."""
 
 import os
-from collections.abc import Iterator, Mapping
-from typing import Final
-from urllib.parse import urlsplit
+from typing import Final, Literal, NamedTuple
 
-from otel_queue.config.settings import Config
-
-_TIMEOUT_SECONDS: Final = 10.0
-
-
-def otlp_wanted(config: Config, environment: Mapping[str, str] | None = None) -> bool:
-    """Whether to push: as configured, else when a standard variable names an OTLP endpoint or exporter."""
-    environment = os.environ if environment is None else environment
-    exporters = environment.get("OTEL_METRICS_EXPORTER", "").replace(" ", "").split(",")
-    if config.otlp.enabled is not None:
-        return config.otlp.enabled
-    if "none" in exporters:
-        return False
-    endpoints = ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-    return "otlp" in exporters or any(environment.get(name) for name in endpoints)
-
-
-def otlp_protocol(environment: Mapping[str, str] | None = None) -> str:
-    """`http/protobuf` (the default) or `grpc`, by the standard variables; raises ValueError for others."""
-    environment = os.environ if environment is None else environment
-    name = "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL"
-    chosen = environment.get(name) or environment.get("OTEL_EXPORTER_OTLP_PROTOCOL") or "http/protobuf"
-    if chosen not in ("http/protobuf", "grpc"):
-        raise ValueError(f"OTLP protocol {chosen!r} is not supported; use http/protobuf or grpc")
-    return chosen
+ENDPOINT: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
+PROTOCOL: Final = "OTEL_EXPORTER_OTLP_PROTOCOL"
+HEADERS: Final = "OTEL_EXPORTER_OTLP_HEADERS"
+TIMEOUT: Final = "OTEL_EXPORTER_OTLP_TIMEOUT"
+COMPRESSION: Final = "OTEL_EXPORTER_OTLP_COMPRESSION"
+CERTIFICATE: Final = "OTEL_EXPORTER_OTLP_CERTIFICATE"
+CLIENT_CERTIFICATE: Final = "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE"
+CLIENT_KEY: Final = "OTEL_EXPORTER_OTLP_CLIENT_KEY"
+INSECURE: Final = "OTEL_EXPORTER_OTLP_INSECURE"
+EXPORTER: Final = "OTEL_METRICS_EXPORTER"
+TEMPORALITY: Final = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
+HISTOGRAMS: Final = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION"
+EXEMPLARS: Final = "OTEL_METRICS_EXEMPLAR_FILTER"
+INTERVAL: Final = "OTEL_METRIC_EXPORT_INTERVAL"
+EXPORT_TIMEOUT: Final = "OTEL_METRIC_EXPORT_TIMEOUT"
+SERVICE_NAME: Final = "OTEL_SERVICE_NAME"
+RESOURCE: Final = "OTEL_RESOURCE_ATTRIBUTES"
+DETECTORS: Final = "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS"
+SDK_DISABLED: Final = "OTEL_SDK_DISABLED"
+SEMCONV: Final = "OTEL_SEMCONV_STABILITY_OPT_IN"
 
 
-def export_interval_seconds(environment: Mapping[str, str] | None = None) -> float:
-    """Seconds between pushes, from OTEL_METRIC_EXPORT_INTERVAL (milliseconds, default 60000)."""
-    environment = os.environ if environment is None else environment
-    milliseconds = _number(environment, ("OTEL_METRIC_EXPORT_INTERVAL",), 60_000.0, "milliseconds", least=1)
-    return milliseconds / 1000
+class StandardVariable(NamedTuple):
+    """One variable. `of_signal` is its name for metrics alone, which wins. `said` is for the docs and its sentence."""
+
+    name: str
+    fate: Literal["honoured", "refused", "no effect"]
+    said: str
+
+    @property
+    def of_signal(self) -> str | None:
+        """Such as OTEL_EXPORTER_OTLP_METRICS_ENDPOINT for OTEL_EXPORTER_OTLP_ENDPOINT."""
+        return for_metrics(self.name) if self.name in _GENERAL else None
 
 
-def export_timeout_seconds(environment: Mapping[str, str] | None = None) -> float:
-    """Seconds that one push may take: the standard variable's, 10 by default; more only if its interval is longer.
-
-    Python's exporters take that variable in seconds, other languages in milliseconds: what was meant for a Go worker
-    must not keep a push waiting for hours for a Collector that hangs.
-    """
-    environment = os.environ if environment is None else environment
-    names = ("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT")
-    asked = _number(environment, names, _TIMEOUT_SECONDS, "seconds", least=0.001)
-    return min(asked, max(export_interval_seconds(environment), _TIMEOUT_SECONDS))
+def for_metrics(name: str) -> str:
+    """The name of an exporter's variable for metrics alone."""
+    return name.replace("OTLP_", "OTLP_METRICS_")
 
 
-def faults_of_standard_variables(config: Config, environment: Mapping[str, str]) -> list[str]:
-    """What is wrong with OpenTelemetry's own variables, a sentence each; no value that may hold a secret is in it."""
-    faults = []
-    for check in (otlp_protocol, export_interval_seconds, export_timeout_seconds):
-        try:
-            check(environment)
-        except ValueError as error:
-            faults.append(str(error))
-    if not faults and otlp_wanted(config, environment):
-        faults += _faults_of_target(environment)
-    if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
-        faults.append("OTEL_SDK_DISABLED=true: nothing would be exported; unset it to run otel-queue")
-    return list(dict.fromkeys(faults))
+_GENERAL: Final = frozenset(
+    {ENDPOINT, PROTOCOL, HEADERS, TIMEOUT, COMPRESSION, CERTIFICATE, CLIENT_CERTIFICATE, CLIENT_KEY, INSECURE}
+)
+_NOT_READ: Final = "is not read; unset it for this process, and use variables and the file of --config"
+_LISTENS: Final = "`server.listen` of `serve`, and `listen` of a worker, say where /metrics is"
+
+STANDARD_VARIABLES: Final = tuple(
+    StandardVariable(*row)
+    for row in (
+        (EXPORTER, "honoured", "`otlp` pushes, `prometheus` and `none` do not; several with commas between them. "
+            "Unset: push if an endpoint is set. It takes no /metrics away, neither `serve`'s nor a worker's `listen`"),
+        (ENDPOINT, "honoured", "where to push; /v1/metrics is added for HTTP. One with a password is refused"),
+        (PROTOCOL, "honoured", "`http/protobuf` (the default) or `grpc`"),
+        (HEADERS, "honoured", "name=value, several with commas between them; the values are secrets"),
+        (TIMEOUT, "honoured", "seconds, as Python's exporters have it (Go's take milliseconds); 10. A push is given up "
+            "after its interval, or 10 s if that is longer, whatever this says"),
+        (COMPRESSION, "honoured", "`none` (the default) or `gzip`; by HTTP also `deflate`"),
+        (CERTIFICATE, "honoured", "file of the authorities to trust; by HTTP `REQUESTS_CA_BUNDLE` is before it"),
+        (CLIENT_CERTIFICATE, "honoured", "file of the client's certificate"),
+        (CLIENT_KEY, "honoured", "file of its key"),
+        (INSECURE, "honoured", "`true`: gRPC without TLS, where the endpoint has neither http:// nor https://"),
+        (TEMPORALITY, "honoured", "by workers: what a failed push carried is lost with `delta` and `lowmemory`. "
+            "`serve` stays cumulative and warns, since its counters are totals of Redis and the ledger"),
+        (HISTOGRAMS, "honoured", "by what workers push; /metrics has explicit buckets, and `serve` has no histograms"),
+        (EXEMPLARS, "honoured", "by workers: `trace_based` (the default), `always_on` or `always_off`"),
+        (INTERVAL, "honoured", "milliseconds from push to push; 60000"),
+        (EXPORT_TIMEOUT, "honoured", "milliseconds that a push may take, if that is less than its other limits"),
+        (SERVICE_NAME, "honoured", "`service.name`; `otel-queue`, and a worker's `otel-queue-worker`"),
+        (RESOURCE, "honoured", "name=value, several with commas between them. `service.instance.id` is host:port "
+            "unless it is here, so it survives a restart"),
+        (DETECTORS, "honoured", "names of detectors that are installed, or `*`"),
+        (SDK_DISABLED, "refused", "nothing would be exported; unset it to run otel-queue"),
+        ("OTEL_CONFIG_FILE", "refused", _NOT_READ),
+        ("OTEL_EXPERIMENTAL_CONFIG_FILE", "refused", _NOT_READ),
+        ("OTEL_EXPORTER_PROMETHEUS_HOST", "no effect", _LISTENS),
+        ("OTEL_EXPORTER_PROMETHEUS_PORT", "no effect", _LISTENS),
+        ("OTEL_LOG_LEVEL", "no effect", "`otel-queue --verbose` logs more"),
+        (SEMCONV, "no effect", "there are no metrics by the messaging conventions; told if the value names them"),
+    )
+)  # fmt: skip
+
+_OWN_PREFIX: Final = "OTEL_QUEUE_"
+_KNOWN: Final = frozenset(name for row in STANDARD_VARIABLES for name in (row.name, row.of_signal))
+_OF_METRICS: Final = ("OTEL_METRIC", "OTEL_EXPORTER_OTLP_", "OTEL_EXPORTER_PROMETHEUS_")
+_OTHER_SIGNALS: Final = ("OTLP_TRACES_", "OTLP_LOGS_", "OTLP_PROFILES_")
 
 
-def _faults_of_target(environment: Mapping[str, str]) -> Iterator[str]:
-    """What the exporters would only find when they push, and then log with all that is in it."""
-    for name in ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"):
-        endpoint = environment.get(name, "")
-        try:
-            url = urlsplit(endpoint)
-            is_url = url.scheme in ("http", "https") and bool(url.hostname)
-        except ValueError:
-            is_url = False
-        if "@" in endpoint:
-            yield f"{name}: must have no user or password, which would be logged; OTEL_EXPORTER_OTLP_HEADERS may"
-        elif endpoint and not is_url and otlp_protocol(environment) != "grpc":
-            yield f"{name}: must be a URL, as in http://127.0.0.1:4318"
-    for name in ("OTEL_EXPORTER_OTLP_METRICS_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"):
-        headers = [header.strip() for header in environment.get(name, "").split(",")]
-        if any(header and not header.partition("=")[1] for header in headers):
-            yield f"{name}: must be name=value, several with commas between them; one has no ="
+def is_unknown(name: str) -> bool:
+    """Whether a variable looks like one for metrics, and none is called so."""
+    ours = name.startswith(_OF_METRICS) and not any(signal in name for signal in _OTHER_SIGNALS)
+    return ours and name not in _KNOWN
 
 
-def _number(
-    environment: Mapping[str, str], names: tuple[str, ...], default: float, unit: str, *, least: float
-) -> float:
-    """The number in the first of these variables that is set."""
-    name = next((name for name in names if environment.get(name)), None)
-    if name is None:
-        return default
-    try:
-        number = float(environment[name])
-    except ValueError:
-        number = 0.0
-    if not least <= number < float("inf"):
-        raise ValueError(f"{name} must be {unit}, at least {least:g}, not {environment[name]!r}")
-    return number
+def standard_variables_set() -> list[str]:
+    """The names of OpenTelemetry's own that are set in the process, sorted: its packages may refuse one at import."""
+    return sorted(name for name in os.environ if name.startswith("OTEL_") and not name.startswith(_OWN_PREFIX))

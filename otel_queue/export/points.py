@@ -41,6 +41,8 @@ class SeriesPoints:
     def __init__(self, attributes: Mapping[str, Sequence[str]]) -> None:
         self._allowed = attributes
         self._attributes: dict[str, dict[LabelValues, dict[str, str]]] = {}
+        # The starts of counters that are not told one; they stay, or a reader would take them for begun anew.
+        self._starts_ns: dict[str, int] = {}
         self._began_ns = time.time_ns()
 
     def beside(self, data: MetricsData, families: Iterable[Family]) -> MetricsData:
@@ -62,7 +64,7 @@ class SeriesPoints:
         if not samples:
             return None
         now_ns = int(family.time * 1e9)
-        start_ns = self._began_ns if family.start is None else int(family.start * 1e9)
+        start_ns = self._start_ns(family, now_ns)
         known = self._attributes.get(family.name, {})
         living: dict[LabelValues, dict[str, str]] = {}
         points = []
@@ -75,3 +77,11 @@ class SeriesPoints:
         if row.kind == "counter":
             data = Sum(as_points, AggregationTemporality.CUMULATIVE, is_monotonic=True)
         return Metric(row.name, row.description, row.unit, data)
+
+    def _start_ns(self, family: Family, now_ns: int) -> int:
+        """When the family began, and never after its time: one that was not told is older than the first we saw."""
+        if family.start is not None:
+            return min(int(family.start * 1e9), now_ns)
+        start_ns = min(self._starts_ns.get(family.name, self._began_ns), now_ns)
+        self._starts_ns[family.name] = start_ns
+        return start_ns

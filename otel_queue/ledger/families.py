@@ -127,7 +127,7 @@ def tally_families(snapshot: LedgerSnapshot, held: HeldCounters) -> Exported:
         totals = {kind: held.total(what, kind, told[f"{what}:{kind}"]) for kind in TALLIED[what]}
         exported.held[name] = sum(total > told[f"{what}:{kind}"] for kind, total in totals.items())
         samples = [((kind,), float(total)) for kind, total in totals.items()]
-        exported.families.append(Family(name, samples, snapshot.time, SOURCE))
+        exported.families.append(Family(name, samples, snapshot.time, SOURCE, snapshot.birth_us / 1e6))
     return exported
 
 
@@ -142,3 +142,4 @@ _TALLIED: Final = {
     "late": "otel_queue_late_records_total",
     "clamped": "otel_queue_clamped_records_total",
 }
+TALLIES: Final = frozenset(_TALLIED.values())

@@ -80,7 +80,7 @@ class BufferedWriter:
     def _held(self) -> int:
         return len(self._queue) + self._being_written + len(self._lanes)
 
-    def write(self, records: Sequence[Record]) -> Literal["queued", "dropped"]:
+    def write(self, records: Sequence[Record], _waiting_since: float | None = None) -> Literal["queued", "dropped"]:
         """Queues the records; `dropped` if any had no room."""
         with self._lock:
             room = 0 if self._closing else self._most - len(self._queue) - self._being_written
@@ -311,12 +311,21 @@ class SyncWriter:
     def __len__(self) -> int:
         return len(self._buffer)
 
-    def write(self, records: Sequence[Record]) -> Literal["written", "queued", "dropped"]:
-        """`written` is in the ledger; `queued` will be, unless this process dies or its project stays refused."""
+    def write(
+        self, records: Sequence[Record], waiting_since: float | None = None
+    ) -> Literal["written", "queued", "dropped"]:
+        """`written` is in the ledger; `queued` will be, unless this process dies or its project stays refused.
+
+        The limit counts from `waiting_since` (time.monotonic seconds), else from now: it is not tried beyond that.
+        """
+        now = time.monotonic()
+        deadline = (now if waiting_since is None else waiting_since) + self._timeout
+        if deadline <= now:
+            return self._buffer.write(records)
         apart = {project for project in {record.project for record in records} if self._is_open(project)}
         tried = [record for record in records if record.project not in apart] if apart else records
         if tried:
-            outcomes = self._store.write_each(tried, time.monotonic() + self._timeout)
+            outcomes = self._store.write_each(tried, deadline)
             errors = {project: outcome for project, outcome in outcomes.items() if isinstance(outcome, WriteError)}
             if errors:
                 self._fail(errors)

@@ -5,7 +5,7 @@ import inspect
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from contextvars import Token
 from functools import wraps
 from typing import Any
@@ -46,23 +46,32 @@ def recorded(recorder: Recorder) -> Middleware:
     return middleware
 
 
-def before_ack(recorder: Recorder, *, exact: bool = False) -> Middleware:
-    """Writes a task's records together before its handler returns, so before the task is acknowledged.
+def grouped(recorder: Recorder) -> Middleware:
+    """Writes a task's records together when its handler ends.
 
-    With `exact` a handler that succeeded raises WriteError unless all of them have reached the ledger, so that its
-    task is delivered again.
+    They are kept as well as the writer keeps them: the task is acknowledged also when they are only queued, or dropped.
     """
 
     def middleware(handler: Handler) -> Handler:
-        if not _is_awaited(handler):
-            return _inside(handler, lambda _: recorder.before_ack(exact=exact))
+        if _is_awaited(handler):
+            return _awaited_inside(handler, recorder.asynchronous.grouped)
+        return _inside(handler, lambda _: recorder.grouped())
 
-        @wraps(handler)
-        async def handle(task: Task) -> Any:
-            async with recorder.asynchronous.before_ack(exact=exact):
-                return await handler(task)
+    return middleware
 
-        return handle
+
+def committed(recorder: Recorder) -> Middleware:
+    """As `grouped`; and fails a task with WriteError unless its records have reached the ledger.
+
+    Its queue delivers it again then, and its work is done again. Raises OtelQueueError unless the recorder's writer
+    waits for the ledger.
+    """
+    recorder.check_commits()
+
+    def middleware(handler: Handler) -> Handler:
+        if _is_awaited(handler):
+            return _awaited_inside(handler, recorder.asynchronous.committed)
+        return _inside(handler, lambda _: recorder.committed())
 
     return middleware
 
@@ -134,6 +143,17 @@ def _inside(handler: Handler, around: Callable[[Task], AbstractContextManager[ob
     def handle(task: Task) -> Any:
         with around(task):
             return handler(task)
+
+    return handle
+
+
+def _awaited_inside(handler: Handler, around: Callable[[], AbstractAsyncContextManager[object]]) -> Handler:
+    """The handler, awaited inside a context of its own."""
+
+    @wraps(handler)
+    async def handle(task: Task) -> Any:
+        async with around():
+            return await handler(task)
 
     return handle
 

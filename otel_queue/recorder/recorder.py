@@ -3,8 +3,8 @@
 import logging
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Final
 
 from opentelemetry.metrics import MeterProvider, get_meter_provider
@@ -26,7 +26,7 @@ from otel_queue.lifecycle import (
 )
 from otel_queue.recorder import instruments, miss
 from otel_queue.recorder.asynchronous import AsynchronousRecorder
-from otel_queue.recorder.group import Group, Kept, current_group
+from otel_queue.recorder.group import Group, Kept, group_of, open_group
 from otel_queue.recorder.miss import Miss
 from otel_queue.recorder.preaggregated import MOST_SETS, LabelledHistogram, Told
 from otel_queue.recorder.writer import Writer
@@ -48,8 +48,8 @@ class Recorder:
     """Records what happened, in two places: OpenTelemetry instruments and, with a `writer`, the ledger.
 
     One object serves a whole process: threads, coroutines (see `asynchronous`) and forked children, which begin
-    with nothing of their parent's. No method but `before_ack`, where it is to be `exact`, raises for the values it is
-    given or for what Redis does: what cannot be recorded is counted in otel_queue_errors_total{lane="recorder"}.
+    with nothing of their parent's. No method but `committed` raises for the values it is given or for what Redis
+    does: what cannot be recorded is counted in otel_queue_errors_total{lane="recorder"}.
 
     Without `meter_provider` the application's own is used, also when it is set later; `otel_queue.views` says what
     that one needs. A MeterProvider can have one recorder, since the SDK ignores the callbacks of an instrument
@@ -221,27 +221,29 @@ class Recorder:
             return self._missed(error)
         return self._keep(record)
 
-    @contextmanager
-    def before_ack(self, *, exact: bool = False) -> Iterator[Group]:
-        """Writes the records made inside together when it ends, so that they are kept before the task is.
+    def grouped(self) -> AbstractContextManager[Group]:
+        """Writes the records made inside together when the block ends, as the writer does: they may only be queued.
 
-        They are written also when the block raises, since what they tell has happened. With `exact` a block that
-        ends well raises WriteError unless all of them have reached the ledger: a task that fails with it is
-        delivered again. A block inside another one joins it. Threads started inside write for themselves.
+        They are written also when the block raises, since what they tell has happened. A block inside another one
+        joins it. Threads started inside write for themselves.
         """
-        outer = current_group.get()
-        if outer is not None and outer.is_open_for(self._write):
-            outer.is_exact |= exact
-            yield outer
-            return
-        group = Group(self._write, exact=exact)
-        token = current_group.set(group)
-        try:
-            yield group
-        finally:
-            current_group.reset(token)
-            group.commit()
-        group.confirm()
+        return group_of(self._write, must_commit=False)
+
+    def committed(self) -> AbstractContextManager[Group]:
+        """As `grouped`; and raises WriteError at the end unless all the records have reached the ledger.
+
+        A task that fails with it is delivered again, and does its work again. Begins as `check_commits` says.
+        """
+        self.check_commits()
+        return group_of(self._write, must_commit=True)
+
+    def check_commits(self) -> None:
+        """Raises OtelQueueError unless the writer waits for the ledger: no other knows what has reached it."""
+        if not self._waits:
+            raise OtelQueueError(
+                f"committed: the recorder's writer is {type(self._writer).__name__}, which does not wait for the "
+                "ledger: every task would fail after its work; use ledger_writer(config, waits=True), or grouped"
+            )
 
     # Instruments alone -------------------------------------------------------------------------------------------
 
@@ -344,17 +346,17 @@ class Recorder:
     def _keep(self, record: Record) -> Kept:
         if self._writer is None:
             return "unstored"
-        group = current_group.get()
-        if group is not None and group.is_open_for(self._write):
+        group = open_group(self._write)
+        if group is not None:
             group.add(record)
             return "grouped"
         return self._write((record,))
 
-    def _write(self, records: Sequence[Record]) -> Kept:
+    def _write(self, records: Sequence[Record], waiting_since: float | None = None) -> Kept:
         if self._writer is None:
             return "unstored"
         try:
-            return self._writer.write(records)
+            return self._writer.write(records, waiting_since)
         except Exception as error:
             return self._missed(error)
 

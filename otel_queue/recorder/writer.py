@@ -18,8 +18,13 @@ class Writer(Protocol):
         """Whether `write` may take as long as the ledger does."""
         ...
 
-    def write(self, records: Sequence[Record]) -> Literal["written", "queued", "dropped"]:
-        """Takes the records, and says what became of them. Never raises for what Redis does."""
+    def write(
+        self, records: Sequence[Record], waiting_since: float | None = None, /
+    ) -> Literal["written", "queued", "dropped"]:
+        """Takes the records, and says what became of them. Never raises for what Redis does.
+
+        A limit counts from `waiting_since` (time.monotonic seconds) for a caller that had to wait for its turn.
+        """
         ...
 
     def errors(self) -> Mapping[str, int]:

@@ -15,7 +15,7 @@ from otel_queue.redis_client.requests import PlacedLink
 
 
 def connect(config: RedisConfig) -> PlacedLink:
-    """A link to the configured Redis. Connects at the first exchange. Raises ConfigError for a bad URL."""
+    """A link to the configured Redis. Connects at the first exchange."""
     location = config.location
     options = _connection_options(config)
     if location.topology == "cluster":
@@ -87,6 +87,7 @@ def _sentinel_pool(config: RedisConfig, options: dict[str, Any]) -> redis.Connec
             "password": password.reveal() if password else None,
             "socket_timeout": timeout,
             "socket_connect_timeout": timeout,
+            "protocol": 2,
             "driver_info": None,
             "retry": Retry(NoBackoff(), 0),  # by default redis-py tries for many seconds; the next collection will
             **tls,

@@ -60,7 +60,7 @@ def as_read_error(name: str, error: BaseException) -> ReadError:
         error = cause  # why the last of the nodes could not be asked
     if isinstance(error, MasterNotFoundError):
         return _no_master(name, str(error))
-    return ReadError(_reason(error), f"{name}: {error or type(error).__name__}")
+    return ReadError(_reason(error), f"{name}: {str(error) or type(error).__name__}")
 
 
 def _no_master(name: str, words: str) -> ReadError:

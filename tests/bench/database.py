@@ -10,18 +10,26 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from prometheus_client.parser import text_string_to_metric_families
+
+from otel_queue.catalog import CATALOG
 from otel_queue.config import Config, DomainConfig, PostgresConfig, QueueConfig, RedisConfig
 from otel_queue.pipeline import Pipeline
+from tests.bench.agreement import agree
+from tests.bench.result import Result
 from tests.ledger.ledgers import Ledger
+from tests.ledger.oracle import Families
+from tests.postgres import gateway as names
 from tests.postgres.gateway import HERE, Gateway
+from tests.seeding.seeds import AGE_TOLERANCE_SECONDS
 from tests.servers.postgres import postgres_server
 from tests.servers.redis import redis_server
 from tests.soak.seeding import Plan, fill
 
-from tests.bench.result import Result  # isort: skip
-
 EVENTS, DELIVERIES = 1_000_000, 3_000_000
 SCRAPES = 20
+COUNTED = (names.EVENTS, names.DELIVERIES)
+AGES = (names.EVENT_BACKLOG, names.DELIVERY_BACKLOG)
 _SETTINGS = (
     "shared_buffers=256MB",
     "max_wal_size=4GB",
@@ -31,12 +39,16 @@ _SETTINGS = (
 
 
 def time_spent(bench: str) -> Iterator[Result]:
-    """Seconds of statements in the steady state of each: a refresh a minute, and scrapes of a ledger."""
+    """Seconds of statements in the steady state of each: a refresh a minute, and scrapes of a ledger.
+
+    The ledger is seeded first, and its exporter must show every number of the corrected refresh.
+    """
     with _gateway() as (gateway, ledger):
-        ledger.write()
+        _run(gateway, ledger, "seed")
         counted = {parity: _refresh(gateway, parity) for parity in ("legacy", "corrected")}
+        exporter = _exporter(gateway, ledger)
+        _agree(_shown(exporter), gateway)
         with _statements(gateway) as spent:
-            exporter = _exporter(gateway, ledger)
             for _ in range(SCRAPES):
                 exporter.scrape("", None)
         yield Result(
@@ -56,14 +68,42 @@ def time_spent(bench: str) -> Iterator[Result]:
 
 
 def once(bench: str) -> Iterator[Result]:
-    """Database seconds of one seed, and of one reconcile at rest behind it, in refreshes of the gateway's numbers."""
+    """Database seconds of one seed, and of one reconcile at rest behind it, in refreshes of the gateway's numbers.
+
+    After each the ledger must say every number of the corrected refresh.
+    """
     with _gateway() as (gateway, ledger):
         refresh = _refresh(gateway, "legacy")
         for command in ("seed", "reconcile"):
             with _statements(gateway) as spent:
                 told = _run(gateway, ledger, command)
+            _agree(ledger.families(), gateway)
             detail = {"seconds": spent["seconds"], "refresh_seconds": refresh, "wall_seconds": told["seconds"]}
             yield Result(f"{bench}: {command}", spent["seconds"] / refresh, "refreshes", None, detail)
+
+
+def _agree(ours: Families, gateway: Gateway) -> None:
+    """Raises DisagreementError unless the families are the database's, ages within AGE_TOLERANCE_SECONDS."""
+    found = gateway.read("corrected", statement_timeout_seconds=600.0)
+    assert not found.failures, found.failures
+    theirs = {family.name: dict(family.samples) for family in found.families}
+    for name in (*COUNTED, *AGES):
+        tolerance = AGE_TOLERANCE_SECONDS if name in AGES else 0.0
+        agree(_named(name, ours), _named(name, theirs), tolerance=tolerance)
+
+
+def _named(name: str, families: Families) -> dict[tuple[str, ...], float]:
+    return {(name, *labels): value for labels, value in families[name].items()}
+
+
+def _shown(exporter: Pipeline) -> Families:
+    """The domain's families on the page of the exporter."""
+    page = exporter.scrape("", None).body.decode()
+    shown = {family.name: family.samples for family in text_string_to_metric_families(page)}
+    return {
+        name: {tuple(sample.labels[key] for key in CATALOG[name].keys): sample.value for sample in shown.get(name, ())}
+        for name in (*COUNTED, *AGES)
+    }
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Getting 50,000 series out that are aggregated already: our two ways beside the SDK's own, in one run.
 
-The stock side has its limits raised, so that it emits everything; both sides say the same before either is timed.
+The stock side has its limits raised, so that it emits everything. Before either is timed, and after, both must give the
+same series with the same values.
 """
 
 import statistics
@@ -27,6 +28,7 @@ from otel_queue.export.otlp import OtlpPush
 from otel_queue.export.points import SeriesPoints
 from otel_queue.export.text import TextExposition
 from otel_queue.samples import Family, LabelValues
+from tests.bench.agreement import agree
 from tests.bench.result import Result
 
 SCRAPE_BUDGET = 1 / 10
@@ -81,15 +83,15 @@ class Domain:
 
 
 def scrape(bench: str) -> Iterator[Result]:
-    """A scrape in the classic text format."""
+    """A scrape in the classic text format; every line of the two pages is compared."""
     domain = Domain()
     registry = CollectorRegistry()
     stock = stock_provider(domain, PrometheusMetricReader(scope_info_enabled=False, registry=registry))
     text = TextExposition(share_seconds=0.0, aggregated=domain.aggregated)
     ours = own_provider(domain, text.reader)
     cold = _seconds(lambda: text.render(""))
-    theirs, mine = generate_latest(registry), text.render("")[1]
-    assert sorted(theirs.splitlines()) == sorted(mine.splitlines())
+    mine = text.render("")[1]
+    agree(lines(mine), lines(generate_latest(registry)))
     stock_seconds, our_seconds = [], []
     for _ in range(STOCK_ROUNDS):
         domain.change()
@@ -97,14 +99,17 @@ def scrape(bench: str) -> Iterator[Result]:
         for _ in range(ROUNDS // STOCK_ROUNDS):
             domain.change()
             our_seconds.append(_seconds(lambda: text.render("")))
-    assert sorted(generate_latest(registry).splitlines()) == sorted(text.render("")[1].splitlines())
+    agree(lines(text.render("")[1]), lines(generate_latest(registry)))
     yield _result(bench, our_seconds, stock_seconds, SCRAPE_BUDGET, {"cold_ms": cold * 1e3, "bytes": len(mine)})
     ours.shutdown()
     stock.shutdown()
 
 
 def push(bench: str) -> Iterator[Result]:
-    """A push by OTLP over HTTP, uncompressed, up to the answer of a collector that only takes the bytes."""
+    """A push by OTLP over HTTP, uncompressed, up to the answer of a collector that only takes the bytes.
+
+    Everything in the two bodies but times is compared.
+    """
     domain = Domain()
     with sink() as there:
         reader = PeriodicExportingMetricReader(_exporter(there), export_interval_millis=float("inf"))
@@ -119,10 +124,10 @@ def push(bench: str) -> Iterator[Result]:
         )
         own_provider(domain, pusher.reader)
         reader.collect()
-        theirs = there.last
+        theirs = decoded(there.last)
         cold = _seconds(pusher.push)
         size = len(there.last)
-        assert decoded(there.last) == decoded(theirs)
+        agree(decoded(there.last), theirs)
         stock_seconds, our_seconds = [], []
         for _ in range(PUSH_ROUNDS):
             domain.change()
@@ -130,6 +135,9 @@ def push(bench: str) -> Iterator[Result]:
             domain.change()
             our_seconds.append(_seconds(pusher.push))
         assert pusher.state().errors == {}
+        ours = decoded(there.last)
+        reader.collect()
+        agree(ours, decoded(there.last))
         yield _result(bench, our_seconds, stock_seconds, PUSH_BUDGET, {"cold_ms": cold * 1e3, "bytes": size})
         pusher.shutdown(30)
         stock.shutdown()
@@ -203,18 +211,28 @@ def _exporter(there: Sink) -> OTLPMetricExporter:
     return OTLPMetricExporter(endpoint=there.url, timeout=60)
 
 
-def decoded(body: bytes) -> dict[tuple[str, str, str, str], dict[frozenset[tuple[str, str]], float]]:
-    """Everything but the times: what each metric is, and its values by attributes."""
-    found = {}
+def lines(page: bytes) -> dict[bytes, bytes]:
+    """What stands before the last space of each line, and the value behind it."""
+    parted = [line.rpartition(b" ") for line in page.splitlines()]
+    found = {before: value for before, _, value in parted}
+    assert len(found) == len(parted), "a line stands twice on the page"
+    return found
+
+
+def decoded(body: bytes) -> dict[tuple[str, ...], float]:
+    """The value of each point by its metric's name, description, unit and kind and its own attributes; no times."""
+    found: dict[tuple[str, ...], float] = {}
+    points = 0
     for resource in ExportMetricsServiceRequest.FromString(body).resource_metrics:
         for scope in resource.scope_metrics:
             for metric in scope.metrics:
                 kind = str(metric.WhichOneof("data"))
-                points = getattr(metric, kind).data_points
-                found[metric.name, metric.description, metric.unit, kind] = {
-                    frozenset((item.key, item.value.string_value) for item in point.attributes): point.as_double
-                    for point in points
-                }
+                for point in getattr(metric, kind).data_points:
+                    attributes = sorted(f"{item.key}={item.value.string_value}" for item in point.attributes)
+                    value = float(getattr(point, point.WhichOneof("value")))
+                    found[metric.name, metric.description, metric.unit, kind, *attributes] = value
+                    points += 1
+    assert len(found) == points, "a point was sent twice"
     return found
 
 

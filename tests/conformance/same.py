@@ -14,6 +14,8 @@ EXACT: Final = (
     "queue", "memory_usage", "size", "groups", "pending", "active", "scheduled", "retry", "archived",
     "completed", "aggregating", "processed", "failed", "processed_total", "failed_total", "paused",
 )  # fmt: skip
+# Go takes its two times one after the other: on a busy machine they are many milliseconds apart.
+LATENCY_TOLERANCE_SECONDS: Final = 0.5
 
 
 def assert_same_queue_info(ours: QueueInfo, go: dict[str, Any], *, apart_from: Collection[str] = ()) -> None:
@@ -27,8 +29,7 @@ def assert_same_queue_info(ours: QueueInfo, go: dict[str, Any], *, apart_from: C
     else:
         assert ours.latency is not None
         go_since = (go["timestamp_ns"] - go["latency_ns"]) / 1e9
-        # Go takes its two times one after the other: on a busy machine they are many milliseconds apart.
-        assert ours.timestamp - ours.latency == pytest.approx(go_since, abs=0.5)
+        assert ours.timestamp - ours.latency == pytest.approx(go_since, abs=LATENCY_TOLERANCE_SECONDS)
 
 
 def assert_queue_is_same(lab: Lab, queue: str, *, apart_from: Collection[str] = ()) -> QueueInfo:

@@ -148,7 +148,7 @@ def test_the_made_users_may_do_what_the_demo_and_the_exporter_do(secrets: Path) 
         with subprocess.Popen(demo, stderr=subprocess.DEVNULL) as running:
             try:
                 config = here((secrets / "otel-queue.toml").read_text())
-                url = load_config(environment={}, file=written(secrets / "serve.toml", config)).redis.url
+                url = load_config(environment={}, file=written(secrets / "serve.toml", config)).redis.location.reveal()
                 with serve(url, config=config) as exporter:
                     scrape = exporter.scrape_until(has_queues_and_deliveries, what="queues and deliveries are exported")
             finally:

@@ -16,7 +16,7 @@ import pytest
 from otel_queue.version import __version__
 from tests.deploy.checks import DEPLOY, check
 from tests.go_program import ROOT
-from tests.requirements_gate import missing
+from tests.requirements_gate import Needs, missing
 from tests.servers.process import ServerProcess, free_port, temporary_directory, wait_until
 from tests.servers.redis import RedisServer
 from tests.servers.redis import redis_server as new_redis_server
@@ -47,7 +47,7 @@ def python_for(user: str) -> str:
         # Compared, since one that does not find its own library takes the system's.
         if own.stdout.endswith("True\n") and own.stdout == theirs.stdout:
             return program
-    return missing("no Python 3.11 with venv that another user than root can run")
+    return missing(Needs.SYSTEM_PYTHON, "no Python 3.11 with venv that another user than root can run")
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def installed(image: dict[str, Any]) -> Iterator[Installed]:
             shell = [word.replace("/wheels", str(wheels)).replace("/opt/otel-queue", str(place)) for word in words]
             done = subprocess.run(shell, cwd=source, env=environment, capture_output=True, text=True)
             if done.returncode and _UNREACHABLE.search(done.stdout + done.stderr):
-                missing("the packages that the image is made of cannot be had")
+                missing(Needs.PACKAGE_INDEX, "the packages that the image is made of cannot be had")
             assert done.returncode == 0, done.stdout + done.stderr
         yield Installed(place, image["config"])
 

@@ -10,7 +10,7 @@ import pytest
 from otel_queue.cli import USAGE
 from otel_queue.config.settings import OtlpConfig
 from tests.deploy.checks import DEPLOY
-from tests.requirements_gate import missing
+from tests.requirements_gate import Needs, missing
 
 UNIT = DEPLOY / "systemd" / "otel-queue.service"
 INSTALLED = "/opt/otel-queue/bin/otel-queue"
@@ -19,7 +19,7 @@ MOST_EXPOSURE = "15"
 
 
 def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
-    program = shutil.which("systemd-analyze") or missing("no systemd-analyze on PATH")
+    program = shutil.which("systemd-analyze") or missing(Needs.SYSTEMD, "no systemd-analyze on PATH")
     return subprocess.run([program, *arguments], capture_output=True, text=True)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from otel_queue.config.settings import Config, DomainConfig, LedgerConfig, QueueConfig, RedisConfig
+from otel_queue.config import Config, DomainConfig, LedgerConfig, QueueConfig, RedisConfig, load_config
 from otel_queue.ledger.families import ledger_families
 from otel_queue.ledger.project import Labels as Told
 from otel_queue.ledger.project import Project
@@ -89,6 +89,7 @@ def pipeline(redis_url: str, attributes: Mapping[str, tuple[str, ...]] | None = 
             domain=DomainConfig(source="ledger", **shape),
             ledger=LedgerConfig(**settings),
             attributes=attributes or {},
+            opentelemetry=load_config({}).opentelemetry,
         )
     )
 

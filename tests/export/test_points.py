@@ -1,11 +1,27 @@
 """OTLP points of series that are aggregated already, as a collector gets them."""
 
+from dataclasses import replace
+from time import time_ns
+
 import pytest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
+from opentelemetry.sdk.metrics.export import MetricsData, ResourceMetrics
 
 from otel_queue.catalog import CATALOG
+from otel_queue.export.points import SeriesPoints
 from otel_queue.samples import Family
-from tests.export.ways_out import BUILD, CLASSIC, labels, metrics_of, own_text, parsed, points_of, pushed, values_of
+from tests.export.ways_out import (
+    BUILD,
+    CLASSIC,
+    RESOURCE,
+    labels,
+    metrics_of,
+    own_text,
+    parsed,
+    points_of,
+    pushed,
+    values_of,
+)
 
 BIRTH, NOW = 1_700_000_000.25, 1_700_003_600.5
 ATTEMPTS = Family(
@@ -98,3 +114,29 @@ def test_without_the_narrower_list_the_extra_attributes_appear_on_both_ways(fami
     keys = set(CATALOG[family.name].keys)
     for series in (parsed(own_text(CLASSIC, family))[family.name], points_of(metrics_of(pushed(family))[family.name])):
         assert {key for labelled in series for key, _ in labelled} == keys
+
+
+def starts(points: SeriesPoints, *, time: float, start: float | None = None) -> tuple[int, int]:
+    """When the attempts of this time begin, and their time, in nanoseconds."""
+    collected = MetricsData([ResourceMetrics(RESOURCE, [], "")])
+    [resource] = points.beside(collected, [replace(ATTEMPTS, time=time, start=start)]).resource_metrics
+    [point, _] = resource.scope_metrics[0].metrics[0].data.data_points
+    assert isinstance(point.start_time_unix_nano, int)
+    return point.start_time_unix_nano, point.time_unix_nano
+
+
+def test_a_total_older_than_the_process_begins_no_later_than_its_time_and_keeps_its_beginning() -> None:
+    points = SeriesPoints({})
+    first = starts(points, time=NOW)
+    assert first == (round(NOW * 1e9), round(NOW * 1e9))
+    assert starts(points, time=NOW + 60.0) == (first[0], round((NOW + 60.0) * 1e9))
+
+
+def test_a_total_that_is_told_no_beginning_begins_with_the_process() -> None:
+    before, points, after = time_ns(), SeriesPoints({}), time_ns()
+    begun, _ = starts(points, time=after / 1e9 + 60.0)
+    assert before <= begun <= after
+
+
+def test_a_birth_ahead_of_the_clock_that_the_ledger_was_read_by_is_that_time() -> None:
+    assert starts(SeriesPoints({}), time=NOW, start=NOW + 1.0) == (round(NOW * 1e9), round(NOW * 1e9))

@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 
 from otel_queue.cli.options import add_settings, settings_of
 from otel_queue.config import Config, RedisConfig, Secret, load_config
-from otel_queue.config.redis_url import parse_redis_url
+from otel_queue.config.redis_url import RedisUrl, parse_redis_url
 from otel_queue.config.settings import SECTIONS, all_settings
+from otel_queue.config.standard_variables import STANDARD_VARIABLES
 from otel_queue.errors import ConfigError, ReadError
+from otel_queue.export.otlp import otlp_exporter
+from otel_queue.export.resource import build_resource
 from otel_queue.postgres.dsn import Dsn
 from otel_queue.redis_client import connect, request
 from tests.fuzz.budget import CONFIGS, EXAMPLES, counted, fuzzed, seeded
@@ -111,7 +114,7 @@ def test_settings_of_any_type_are_taken_or_each_is_told(
         assert getattr(config.metrics["convoy_event_queue_total"], name) == each, "a setting was lost"
     for (section, name), each in settings.items():
         kept = getattr(getattr(config, section), name)
-        shown = kept.reveal() if isinstance(kept, Secret) else str(kept) if isinstance(kept, Path) else kept
+        shown = kept.reveal() if isinstance(kept, (Secret, RedisUrl)) else str(kept) if isinstance(kept, Path) else kept
         if isinstance(each, str) and isinstance(shown, str):
             assert shown == each or isinstance(kept, Path)
         elif not isinstance(each, str):
@@ -131,6 +134,42 @@ def test_variables_and_arguments_of_any_text_are_taken_or_refused(
 ) -> None:
     secrets = {"OTEL_QUEUE_REDIS_PASSWORD": SECRET, "OTEL_QUEUE_REDIS_SENTINEL_PASSWORD": SECRET}
     checked(environment={**environment, **secrets}, arguments=arguments)
+
+
+STANDARD = [name for row in STANDARD_VARIABLES for name in (row.name, row.of_signal) if name and row.fate == "honoured"]
+# What is nearly right, so that more than the first check is passed.
+HALF_RIGHT = st.sampled_from(
+    [
+        "otlp",
+        "grpc",
+        "http/protobuf",
+        "gzip",
+        "true",
+        "delta",
+        "1",
+        "1e5",
+        "http://c:1",
+        "c:1",
+        "a=b,c=%ff",
+        "unix:/c",
+        "*",
+    ]
+)
+
+
+@fuzzed(
+    EXAMPLES // 5,
+    environment=st.dictionaries(st.sampled_from(STANDARD), st.one_of(HALF_RIGHT, any_text), max_size=6),
+    headers=any_text,
+)
+def test_opentelemetrys_variables_of_any_text_are_refused_or_make_an_exporter(
+    environment: dict[str, str], headers: str
+) -> None:
+    secrets = {"OTEL_EXPORTER_OTLP_HEADERS": f"authorization={SECRET},{headers}", "OTEL_METRICS_EXPORTER": "otlp"}
+    config = checked(environment={**environment, **secrets})
+    if config is not None:
+        otlp_exporter(config.opentelemetry).shutdown()
+        build_resource(config.opentelemetry, "fuzzed", 1)
 
 
 @fuzzed(EXAMPLES // 5, words=st.lists(st.tuples(st.sampled_from(SETTINGS), no_surrogates), max_size=4))

@@ -54,3 +54,41 @@ def test_many_queues_are_read_in_portions(inspector: Inspector, client: redis.Re
     usage = inspector.memory_usage()
     assert len(usage) == 120
     assert {name for name, size in usage.items() if size} == {"q7"}
+
+
+def test_a_state_uses_the_mean_of_its_first_twenty_tasks_times_all_of_them(
+    inspector: Inspector, client: redis.Redis
+) -> None:
+    client.sadd(keys.QUEUES, "q")
+    stores = {state: keys.queue_key("q", state) for state in ("pending", "completed")}
+    for number in range(30):
+        for state in stores:
+            payload = "x" * (100 * number if number < 20 else 100_000)
+            client.hset(keys.task("q", f"{state}{number}"), "msg", payload)
+        client.rpush(stores["pending"], f"pending{number}")
+        client.zadd(stores["completed"], {f"completed{number}": number})
+    expected = 0.0
+    for state, store in stores.items():
+        sizes = [client.memory_usage(keys.task("q", f"{state}{number}")) or 0 for number in range(20)]
+        expected += sum(sizes) / 20 * 30 + (client.memory_usage(store) or 0)
+    assert inspector.memory_usage() == {"q": int(expected)}
+
+
+def test_groups_use_the_mean_of_twenty_tasks_of_each_of_the_first_five_times_all_of_them(
+    inspector: Inspector, client: redis.Redis
+) -> None:
+    client.sadd(keys.QUEUES, "q")
+    groups = [str(number) for number in range(1, 8)]  # a set of numbers keeps them in their order
+    client.sadd(keys.queue_key("q", "groups"), *groups)
+    sampled = []
+    for group in groups:
+        for number in range(22):
+            name = f"{group}-{number}"
+            client.zadd(keys.group("q", group), {name: number})
+            if number == 0:
+                continue  # its hash is gone: not part of the mean
+            large = number >= 20 or int(group) > 5
+            client.hset(keys.task("q", name), "msg", "x" * (100_000 if large else 100 * int(group)))
+            if not large:
+                sampled.append(client.memory_usage(keys.task("q", name)) or 0)
+    assert inspector.memory_usage() == {"q": int(sum(sampled) / len(sampled) * 7 * 22)}

@@ -92,6 +92,8 @@ def test_no_two_names_are_shown_as_one() -> None:
     made = {b"".join(chosen) for size in range(6) for chosen in itertools.product(parts, repeat=size)}
     assert len({keys.display(name) for name in made}) == len(made)
     assert keys.display(b"back\\slash \\x41") == "back\\slash \\x41"
+    assert keys.display(b"spelt \\xff") == "spelt \\\\xff"
+    assert keys.display(b"\\ and \xff") == "\\\\ and \\xff"
 
 
 def test_a_name_from_a_command_line_finds_a_queue_that_is_not_utf8(inspector: Inspector, client: redis.Redis) -> None:

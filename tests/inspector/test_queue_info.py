@@ -1,4 +1,3 @@
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -155,28 +154,3 @@ def test_threads_share_an_inspector(inspector: Inspector, client: redis.Redis) -
 
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(ask, range(80)))
-
-
-def test_numbers_of_one_queue_are_of_one_moment(inspector: Inspector, client: redis.Redis) -> None:
-    """A task that moves between two states all the time is never counted twice or missed."""
-    client.sadd(keys.QUEUES, "q")
-    pending, active = keys.queue_key("q", "pending"), keys.queue_key("q", "active")
-    client.lpush(pending, *(f"t{number}" for number in range(50)))
-    stop = threading.Event()
-
-    def move() -> None:
-        with client.client() as mover:
-            while not stop.is_set():
-                for _ in range(50):
-                    mover.rpoplpush(pending, active)
-                for _ in range(50):
-                    mover.rpoplpush(active, pending)
-
-    mover = threading.Thread(target=move)
-    mover.start()
-    try:
-        sizes = {queue_of(inspector, "q").size for _ in range(200)}
-    finally:
-        stop.set()
-        mover.join()
-    assert sizes == {50}

@@ -39,6 +39,12 @@ def test_every_state_lists_its_tasks_with_what_asynq_stored(inspector: Inspector
     assert (completed.last_failed_at, completed.next_process_at, completed.group) == (None, None, None)
 
 
+def test_a_tasks_headers_and_group_are_told(inspector: Inspector, client: redis.Redis) -> None:
+    Broker(client, time.time).enqueue(task("t", headers={"traceparent": "00-1-2-01"}))
+    [found] = inspector.tasks("filled", "pending")
+    assert (found.headers, found.group) == ({"traceparent": "00-1-2-01"}, None)
+
+
 def test_pages_are_oldest_first_and_empty_past_the_end(inspector: Inspector, client: redis.Redis) -> None:
     broker = Broker(client, time.time)
     names = [f"t{number}" for number in range(5)]

@@ -115,13 +115,18 @@ def test_tls_of_an_unknown_authority_is_read_only_when_told_to_skip_verification
         assert_shows_all(inspector)
 
 
-def test_a_server_that_asks_for_a_client_certificate_gets_it() -> None:
+def test_a_server_that_asks_for_a_client_certificate_gets_it(tmp_path: Path) -> None:
     with redis_server(tls=True) as server:
         with server.client() as client:
             fill(client)
             client.config_set("tls-auth-clients", "yes")
-        own = server.certificate_file
-        with inspecting(server.url, tls_ca_file=server.ca_file, tls_cert_file=own, tls_key_file=own) as inspector:
+        assert server.certificate_file is not None
+        key, begin, certificates = server.certificate_file.read_text().partition("-----BEGIN CERTIFICATE")
+        certificate_file, key_file = tmp_path / "certificate.pem", tmp_path / "key.pem"
+        certificate_file.write_text(begin + certificates)
+        key_file.write_text(key)
+        own: dict[str, Any] = {"tls_cert_file": certificate_file, "tls_key_file": key_file}
+        with inspecting(server.url, tls_ca_file=server.ca_file, **own) as inspector:
             assert_shows_all(inspector)
         with inspecting(server.url, tls_ca_file=server.ca_file) as inspector, pytest.raises(ReadError) as refused:
             inspector.snapshot()

@@ -22,7 +22,7 @@ from tests.servers.redis import RedisServer
 from tests.servers.redis_cluster import Cluster, redis_cluster
 from tests.servers.redis_sentinel import redis_sentinel
 
-WRITERS: Final = ("sync", "buffered", "before_ack")
+WRITERS: Final = ("sync", "buffered", "committed")
 
 NOTHING = "nothing"
 QUEUED = "what is queued"
@@ -32,14 +32,14 @@ NO_ROOM = "what has no room"
 
 # What may be lost of what was acknowledged, by fault and writer; the cells of docs/reliability.md.
 TABLE: Final[Mapping[str, Mapping[str, str]]] = {
-    "worker killed (SIGKILL)": {"sync": QUEUED, "buffered": QUEUED, "before_ack": NOTHING},
-    "Redis killed, `appendfsync always`": {"sync": NOTHING, "buffered": NOTHING, "before_ack": NOTHING},
+    "worker killed (SIGKILL)": {"sync": QUEUED, "buffered": QUEUED, "committed": NOTHING},
+    "Redis killed, `appendfsync always`": {"sync": NOTHING, "buffered": NOTHING, "committed": NOTHING},
     "Redis killed, `appendfsync everysec`": {
-        "sync": TWO_SECONDS, "buffered": TWO_SECONDS, "before_ack": TWO_SECONDS,
+        "sync": TWO_SECONDS, "buffered": TWO_SECONDS, "committed": TWO_SECONDS,
     },
-    "Sentinel failover": {"sync": UNREPLICATED, "buffered": UNREPLICATED, "before_ack": UNREPLICATED},
-    "Cluster, a node dead or hung: its projects": {"sync": NO_ROOM, "buffered": NO_ROOM, "before_ack": NOTHING},
-    "Cluster, a node dead or hung: other projects": {"sync": NOTHING, "buffered": NOTHING, "before_ack": NOTHING},
+    "Sentinel failover": {"sync": UNREPLICATED, "buffered": UNREPLICATED, "committed": UNREPLICATED},
+    "Cluster, a node dead or hung: its projects": {"sync": NO_ROOM, "buffered": NO_ROOM, "committed": NOTHING},
+    "Cluster, a node dead or hung: other projects": {"sync": NOTHING, "buffered": NOTHING, "committed": NOTHING},
 }  # fmt: skip
 
 
@@ -133,7 +133,7 @@ def totals(families: Families) -> dict[str, float]:
 # SIGKILL ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("writer", ["sync", "before_ack"])
+@pytest.mark.parametrize("writer", ["sync", "committed"])
 def test_a_killed_worker_loses_nothing_that_was_written_before_its_task_was_acknowledged(
     ledger: Ledger, writer: str
 ) -> None:
@@ -155,7 +155,7 @@ def test_a_killed_worker_loses_nothing_that_was_written_before_its_task_was_ackn
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-def test_a_worker_killed_while_nothing_reaches_redis_loses_what_it_queued_and_before_ack_queues_nothing(
+def test_a_worker_killed_while_nothing_reaches_redis_loses_what_it_queued_and_committed_queues_nothing(
     redis_server: RedisServer, ledger: Ledger, writer: str
 ) -> None:
     base_us = now_us() - 3_600_000_000
@@ -166,12 +166,12 @@ def test_a_worker_killed_while_nothing_reaches_redis_loses_what_it_queued_and_be
         running.work_off(range(5))
         proxy.blackhole()
         running.send(range(5, 10))
-        if writer == "before_ack":
+        if writer == "committed":
             wait_until(lambda: running.failed, what="a task fails")
         else:
             wait_until(lambda: len(running.acked) == 10, what="tasks are acknowledged all the same")
         running.kill()
-    assert len(running.acked) == (5 if writer == "before_ack" else 10)
+    assert len(running.acked) == (5 if writer == "committed" else 10)
     assert_holds(ledger, range(5), base_us)
     ledger.write(*all_records(range(5, 10), base_us))
     assert_holds(ledger, range(10), base_us)
@@ -299,7 +299,7 @@ def test_a_node_that_is_gone_keeps_its_own_projects_waiting_and_no_others(writer
             (node.pause if is_hung else node.kill)()
             running.send(range(30, 36))
             wait_until(lambda: others <= set(running.acked), what="the others' tasks are acknowledged")
-            if writer == "before_ack":
+            if writer == "committed":
                 assert not waiting & set(running.acked)
             else:
                 wait_until(lambda: waiting <= set(running.acked), what="its own tasks are acknowledged too")

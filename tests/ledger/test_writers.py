@@ -5,6 +5,7 @@ import logging
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from pathlib import Path
 
@@ -186,6 +187,15 @@ def test_a_sync_writer_says_written_only_of_what_is_in_the_ledger(ledger: Ledger
     assert writer.write(events(0, 10)) == "written"
     assert writer.close(TIMEOUT_SECONDS)  # readers know of the project
     assert ledger.families()[EVENTS] == {("p", "S", "success"): 10.0}
+
+
+def test_a_sync_writer_queues_for_whom_the_limit_was_over_before_its_turn(ledger: Ledger) -> None:
+    writer = SyncWriter(store(ledger.url), buffered(ledger.url), write_timeout_seconds=TIMEOUT_SECONDS)
+    now = time.monotonic()
+    assert writer.write(events(0, 1), now - TIMEOUT_SECONDS) == "queued"
+    assert writer.write(events(1, 2), now) == "written"
+    assert writer.errors() == {}
+    assert writer.close(TIMEOUT_SECONDS)
 
 
 def test_after_an_outage_a_sync_writer_queues_without_trying_until_its_breaker_closes(refusing_url: str) -> None:

@@ -38,7 +38,7 @@ class Handler:
         self.buffer = BufferedWriter(_store(url), interval_seconds=0.01, timeout_seconds=2.0)
         self._writer = writer
         # Before an acknowledgement there is time to wait, and no sense in not trying.
-        timeout, breaker = (2.0, 0.0) if writer == "before_ack" else (1.0, 1.0)
+        timeout, breaker = (2.0, 0.0) if writer == "committed" else (1.0, 1.0)
         self._sync = SyncWriter(_store(url), self.buffer, write_timeout_seconds=timeout, breaker_seconds=breaker)
 
     def handle(self, records: list[Record]) -> bool:
@@ -46,7 +46,7 @@ class Handler:
         if self._writer == "buffered":
             self.buffer.write(records)
             return True
-        if self._writer == "before_ack":
+        if self._writer == "committed":
             return self._sync.write(records) == "written"
         for record in records:
             self._sync.write((record,))

@@ -12,14 +12,13 @@ import pytest
 import yaml
 
 from otel_queue.catalog import CATALOG, Row
-from otel_queue.demo.embedded_redis import find_redis_server
 from tests.operations.dashboards import EVERYTHING, queries, sent
 from tests.operations.exposition import exposed
 from tests.operations.promql import selectors
 from tests.operations.rule_files import ALERTS, RECORDING
-from tests.requirements_gate import missing
 from tests.servers.process import ServerProcess, free_port, temporary_directory, wait_until
 from tests.servers.prometheus import PrometheusServer, find_tool, prometheus_server
+from tests.servers.redis import redis_program
 
 DEMO, STATED = "otel-queue", "stated"
 
@@ -53,8 +52,7 @@ pytestmark = pytest.mark.timeout(240)
 @pytest.fixture(scope="module")
 def prometheus() -> Iterator[PrometheusServer]:
     """It scrapes the demo and the stated series, and evaluates the rules twice a second."""
-    if find_redis_server() is None:
-        missing("no redis-server or valkey-server: the demo has no ledger without one")
+    redis_program()  # without one the demo has no ledger
     find_tool("prometheus")
     rounds = count(1)
     with contextlib.ExitStack() as stack:

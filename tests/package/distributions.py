@@ -1,13 +1,12 @@
 """The wheel and the sdist of this tree, and environments that hold an installed wheel and nothing of the tree."""
 
-import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.requirements_gate import missing
+from tests.requirements_gate import Needs, missing
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -19,8 +18,6 @@ class Distributions(NamedTuple):
 
 def build(directory: Path) -> Distributions:
     """Both, built without a network by the backend that pyproject.toml names."""
-    if importlib.util.find_spec("hatchling") is None:
-        missing("hatchling is not installed")
     _run([sys.executable, "-m", "hatchling", "build", "-d", str(directory)], cwd=ROOT)
     [wheel], [sdist] = directory.glob("*.whl"), directory.glob("*.tar.gz")
     return Distributions(wheel, sdist)
@@ -68,7 +65,7 @@ def install(directory: Path, requirement: str, *, beneath: Environment | None = 
         (own / "beneath.pth").write_text(f"{below}\n", encoding="utf-8")
     done = environment.pip("install", "--quiet", "--no-compile", "--retries", "1", "--timeout", "20", requirement)
     if "Retrying (Retry(" in done.stderr and done.returncode:
-        missing("no package index can be reached")
+        missing(Needs.PACKAGE_INDEX, "no package index can be reached")
     assert done.returncode == 0, done.stderr
     return environment
 

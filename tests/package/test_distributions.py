@@ -15,6 +15,7 @@ import pytest
 
 from otel_queue.version import __version__
 from tests.package.distributions import ROOT, Distributions, clean_environment
+from tests.requirements_gate import Needs, missing
 from tests.servers.process import temporary_directory
 
 # For a checkout alone: what runs at its host, and what git itself reads.
@@ -62,7 +63,7 @@ def test_what_is_optional_is_an_extra(distributions: Distributions) -> None:
 
 def test_the_sdist_holds_what_the_checkout_holds(unpacked: Path) -> None:
     if not (ROOT / ".git").exists():
-        pytest.skip("not a git checkout: this is an unpacked sdist")
+        missing(Needs.CHECKOUT, "not a git checkout: this is an unpacked sdist")
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT, capture_output=True, text=True, check=True,

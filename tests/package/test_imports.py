@@ -64,7 +64,7 @@ def test_the_configuration_needs_no_library() -> None:
 
 
 def test_recording_needs_the_api_of_opentelemetry_and_not_its_sdk() -> None:
-    modules = loaded("from otel_queue import Recorder, Task, before_ack, compose, enqueue, recorded")
+    modules = loaded("from otel_queue import Recorder, Task, committed, compose, enqueue, recorded")
     assert foreign(modules) - {"typing_extensions"} == {"opentelemetry"}
     assert not any(module.startswith("opentelemetry.sdk") for module in modules)
 

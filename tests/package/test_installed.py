@@ -41,11 +41,12 @@ from otel_queue import (
     WriteError,
     Writer,
     __version__,
-    before_ack,
+    committed,
     compose,
     current_task,
     enqueue,
     enqueue_async,
+    grouped,
     ledger_writer,
     load_config,
     recorded,
@@ -76,7 +77,7 @@ def record(recorder: Recorder, source: str | None) -> Callable[[Task], Any]:
     recorder.delivery_created(project="p", delivery_id="d", endpoint="e", event_type=UNTOLD, source=source)
     sent: str = enqueue(recorder, lambda task: task.id, Task("EventProcessor", b"{}"), project="p")
     assert sent and __version__ and views("process")
-    return compose(recorded(recorder), before_ack(recorder))(deliver)
+    return compose(recorded(recorder), committed(recorder), grouped(recorder))(deliver)
 
 
 async def record_async(recorder: Recorder) -> int:

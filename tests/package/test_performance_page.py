@@ -9,7 +9,15 @@ from tests.package.distributions import ROOT
 _OF_GROWTH = {"scrape-queues", "ledger-read", "growth-queues", "growth-series"}
 
 
+PAGE = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+
+
 def test_every_benchmark_has_its_row() -> None:
-    page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
-    rows = set(re.findall(r"^\|[^|]+\| `([a-z0-9-]+)` \|", page, re.MULTILINE))
+    rows = set(re.findall(r"^\|[^|]+\| `([a-z0-9-]+)` \|", PAGE, re.MULTILINE))
     assert rows == set(BENCHES) - _OF_GROWTH
+
+
+def test_what_is_compared_is_said_of_every_benchmark() -> None:
+    cells = re.findall(r"^\| (`[^|]+`) \|", PAGE, re.MULTILINE)
+    said = [name for cell in cells for name in re.findall(r"`([a-z0-9-]+)`", cell)]
+    assert sorted(said) == sorted(set(BENCHES) - _OF_GROWTH)

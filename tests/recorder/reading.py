@@ -29,7 +29,9 @@ class ListWriter:
     def records(self) -> list[Record]:
         return [record for batch in self.batches for record in batch]
 
-    def write(self, records: Sequence[Record]) -> Literal["written", "queued", "dropped"]:
+    def write(
+        self, records: Sequence[Record], waiting_since: float | None = None
+    ) -> Literal["written", "queued", "dropped"]:
         self.batches.append(list(records))
         return self.answer
 

@@ -17,6 +17,7 @@ from otel_queue.lifecycle import (
     StatusSet,
 )
 from otel_queue.recorder import Recorder
+from otel_queue.recorder.recorder import _MOST_CODES
 from otel_queue.worker import ledger_writer
 from tests.recorder.reading import ListWriter, Recording, of, sums
 
@@ -109,7 +110,7 @@ def test_a_negative_duration_is_the_clocks_fault_so_it_counts_as_zero_and_is_tol
 
 def test_a_writer_that_raises_is_a_miss_and_not_the_tasks_failure() -> None:
     class Broken(ListWriter):
-        def write(self, records: object) -> Any:
+        def write(self, records: object, waiting_since: float | None = None) -> Any:
             raise ZeroDivisionError("broken")
 
     recording = Recording(writer=Broken())
@@ -149,6 +150,16 @@ def test_without_a_ledger_the_instruments_still_count() -> None:
     assert sums(reader, "convoy_event_delivery_attempts_total") == {
         of(project="p", endpoint="unknown", status="success", http_status_code="204"): 1
     }
+
+
+def test_status_texts_are_remembered_within_a_bound_and_counted_beyond_it() -> None:
+    recording = Recording()
+    texts = [f"{100 + number % 500} text {number}" for number in range(2_000)]
+    for number, text in enumerate(texts):
+        recording.recorder.attempt_made(project="p", attempt_id=str(number), succeeded=True, http_status=text)
+    assert sum(recording.sums("convoy_event_delivery_attempts_total").values()) == len(texts)
+    # No response is one of them.
+    assert list(recording.recorder._codes) == [None, *texts[: _MOST_CODES - 1]]
 
 
 def test_a_second_recorder_on_one_provider_is_refused_since_it_would_count_nothing() -> None:

@@ -18,11 +18,11 @@ from otel_queue.middleware import (
     Handler,
     Middleware,
     Task,
-    before_ack,
     compose,
     current_task,
     enqueue,
     enqueue_async,
+    grouped,
     recorded,
 )
 from tests.recorder.reading import Recording, of
@@ -107,7 +107,7 @@ class Awaited:
 @pytest.mark.parametrize("handler", [plain, Awaited(), functools.partial(plain)], ids=["function", "object", "partial"])
 def test_an_asynchronous_handler_is_recorded_until_it_has_ended(handler: Handler) -> None:
     recording = Recording()
-    handle = compose(recorded(recording.recorder), before_ack(recording.recorder))(handler)
+    handle = compose(recorded(recording.recorder), grouped(recording.recorder))(handler)
     assert asyncio.run(handle(task())) == "EventProcessor"
     assert outcomes(recording) == {"success": 1}
 
@@ -205,7 +205,7 @@ def test_reports_outside_of_the_middleware_go_nowhere() -> None:
     assert current_task() is None
 
 
-def test_before_ack_writes_a_tasks_records_together_before_the_handler_returns() -> None:
+def test_grouped_writes_a_tasks_records_together_before_the_handler_returns() -> None:
     recording = Recording()
 
     def deliver(task: Task) -> None:
@@ -221,7 +221,7 @@ def test_before_ack_writes_a_tasks_records_together_before_the_handler_returns()
         return handle
 
     acknowledged: list[int] = []
-    stack = compose(acknowledging, recorded(recording.recorder), before_ack(recording.recorder))
+    stack = compose(acknowledging, recorded(recording.recorder), grouped(recording.recorder))
     stack(deliver)(task(id="d", headers=HEADERS))
     assert [len(batch) for batch in recording.writer.batches] == [3]
     assert acknowledged == [3]

@@ -106,6 +106,11 @@ def test_a_payload_of_another_form_is_an_error_of_one_kind(payload: bytes) -> No
     assert raised.value.reason == "bad_payload"
 
 
+def test_a_value_that_is_no_text_is_told_by_its_type() -> None:
+    with pytest.raises(PayloadError, match="int where text was expected"):
+        read_payload(b'{"project_id": 5}')
+
+
 def test_a_huge_payload_is_not_read() -> None:
     with pytest.raises(PayloadError) as raised:
         read_payload(b"{" + b" " * (4 << 20) + b"}")

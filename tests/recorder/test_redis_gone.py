@@ -11,7 +11,7 @@ from otel_queue.config import Config, RedisConfig
 from otel_queue.ledger.store import LedgerStore
 from otel_queue.ledger.writer import BufferedWriter, SyncWriter
 from otel_queue.lifecycle import EventCreated
-from otel_queue.middleware import PROJECT, Task, before_ack, compose, recorded
+from otel_queue.middleware import PROJECT, Task, compose, grouped, recorded
 from otel_queue.redis_client import connect
 from otel_queue.worker import Worker, ledger_writer
 from tests.recorder.reading import of, sums
@@ -67,7 +67,7 @@ def test_handlers_succeed_memory_is_bounded_and_what_is_lost_is_told(
     with gone() as url:
         writer = small(url, waits=waits)
         worker = Worker(ledger=lambda: writer, readers=lambda: [InMemoryMetricReader()])
-        handle = compose(recorded(worker.recorder), before_ack(worker.recorder))(deliver)
+        handle = compose(recorded(worker.recorder), grouped(worker.recorder))(deliver)
         answers = {handle(Task("t", id=str(number), headers={PROJECT: "p"})) for number in range(MOST)}
         (reader,) = worker.readers
         assert isinstance(reader, InMemoryMetricReader)

@@ -88,6 +88,17 @@ def test_shutdown_pushes_what_was_counted_last(collector: Collector, monkeypatch
     assert collector.resource["service.name"] == "otel-queue-worker"
 
 
+def test_a_variable_without_effect_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_PROMETHEUS_PORT", "9000")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "delta")
+    Worker().shutdown()
+    assert [record.message.partition(";")[0] for record in caplog.records] == [
+        "OTEL_EXPORTER_PROMETHEUS_PORT: has no effect"
+    ]
+
+
 def test_shutdown_says_that_the_last_push_did_not_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{free_port()}")
     worker = Worker()

@@ -16,7 +16,7 @@ from pathlib import Path
 from select import select
 from typing import Any, Final
 
-from tests.requirements_gate import missing
+from tests.requirements_gate import Needs, missing
 
 _NAMES: Final = ("chromium", "chromium-browser", "google-chrome", "chrome")
 _ANSWER_SECONDS: Final = 60.0
@@ -79,7 +79,7 @@ def chromium() -> Iterator[Page]:
     """A tab of a browser with a profile of its own; skips, or fails, where there is none."""
     program = next(filter(None, map(shutil.which, _NAMES)), None)
     if program is None:
-        missing("no chromium on PATH; apt-get install chromium")
+        missing(Needs.CHROMIUM, "no chromium on PATH")
     with tempfile.TemporaryDirectory(prefix="oq-", ignore_cleanup_errors=True) as profile:
         pipe = _Pipe(program, Path(profile))
         try:

@@ -133,6 +133,18 @@ def test_what_is_remembered_is_bounded_and_holds_no_password() -> None:
     assert HASHED not in repr(auth)
 
 
+def test_whoever_comes_again_and_again_is_not_forgotten_for_others_who_came_once() -> None:
+    others = [f"user{number}" for number in range(100)]
+    auth = BasicAuth(dict.fromkeys(["prometheus", *others], HASHED))
+
+    assert auth.allows(basic("prometheus", PASSWORD))
+    for other in others:
+        assert auth.allows(basic(other, PASSWORD))
+        assert auth.remembers(basic("prometheus", PASSWORD))
+
+    assert not auth.remembers(basic("user0", PASSWORD))
+
+
 def test_a_long_password_is_cut_where_bcrypt_cuts_it() -> None:
     hashed = bcrypt.hashpw(b"p" * 72, bcrypt.gensalt(4)).decode()
 

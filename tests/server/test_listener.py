@@ -11,20 +11,18 @@ import pytest
 from otel_queue.errors import OtelQueueError
 from otel_queue.server.app import App
 from otel_queue.server.listener import Listener
+from tests.requirements_gate import Needs, missing
 from tests.server.client import eventually, fetch
 from tests.server.conftest import Serve
 from tests.server.fake_exporter import BODY, FakeExporter
 
 
-def has_ipv6() -> bool:
+@pytest.fixture
+def ipv6_loopback() -> None:
     try:
-        with socket.create_server(("::1", 0), family=socket.AF_INET6):
-            return True
-    except OSError:
-        return False
-
-
-needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 loopback")
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError as error:
+        missing(Needs.IPV6, f"cannot listen on ::1: {error}")
 
 
 def test_a_listener_tells_whether_it_serves(serve: Serve, exporter: FakeExporter) -> None:
@@ -68,7 +66,7 @@ def test_an_address_that_cannot_be_had_is_a_clear_error(
         Listener(App(exporter), host, port).start()
 
 
-@needs_ipv6
+@pytest.mark.usefixtures("ipv6_loopback")
 @pytest.mark.parametrize("host", ["::1", "[::1]"])
 def test_an_ipv6_address_is_served(serve: Serve, host: str) -> None:
     listener = serve(host=host)
@@ -77,7 +75,7 @@ def test_an_ipv6_address_is_served(serve: Serve, host: str) -> None:
     assert listener.url == f"http://[::1]:{listener.port}/"
 
 
-@needs_ipv6
+@pytest.mark.usefixtures("ipv6_loopback")
 @pytest.mark.parametrize("host", ["", "*", "::", "[::]"])
 def test_every_address_means_ipv4_and_ipv6(serve: Serve, host: str) -> None:
     listener = serve(host=host)

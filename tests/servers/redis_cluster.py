@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import redis
 
-from tests.requirements_gate import missing
+from tests.requirements_gate import Needs, missing
 from tests.servers.process import free_port, wait_until
 from tests.servers.redis import RedisServer, redis_server, redis_version
 
@@ -40,7 +40,7 @@ class Cluster:
 def redis_cluster(*args: str) -> Iterator[Cluster]:
     """`args` are for each node's command line."""
     if redis_version() < (7, 0):
-        missing("a test cluster needs Redis 7.0 (cluster-port, CLUSTER ADDSLOTSRANGE)")
+        missing(Needs.REDIS_CLUSTER, "a test cluster needs Redis 7.0 (cluster-port, CLUSTER ADDSLOTSRANGE)")
     with contextlib.ExitStack() as stack:
         bus_ports = [free_port() for _ in range(3)]
         nodes = [stack.enter_context(redis_server(args=[*_node_args(port), *args])) for port in bus_ports]

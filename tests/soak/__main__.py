@@ -20,7 +20,7 @@ def main() -> int:
     exactness = runs.add_parser("exactness", help="the ledger equals the oracle, through kills and cuts")
     exactness.add_argument("--records", type=int, default=1_000_000)
     exactness.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000))
-    exactness.add_argument("--writer", choices=("before_ack", "sync", "buffered"), default="before_ack")
+    exactness.add_argument("--writer", choices=("committed", "sync", "buffered"), default="committed")
     for name in ("kills", "redis_kills", "cuts"):
         default = next(field.default for field in dataclasses.fields(Plan) if field.name == name)
         exactness.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
@@ -49,7 +49,7 @@ def _exactness(**options: Any) -> int:
         _say(f"{name:<36} {value}")
     for line in result.wrong[:20]:
         _say(line)
-    return int(bool(result.wrong or result.missing or (result.lost and plan.writer == "before_ack")))
+    return int(bool(result.wrong or result.missing or (result.lost and plan.writer == "committed")))
 
 
 def _seeding(**options: Any) -> int:

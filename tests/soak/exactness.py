@@ -34,7 +34,7 @@ WRITE_AT_ONCE: Final = 2_000
 class Plan:
     records: int
     seed: int
-    writer: str = "before_ack"
+    writer: str = "committed"
     kills: int = 50
     redis_kills: int = 10
     cuts: int = 20

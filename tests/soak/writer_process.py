@@ -33,7 +33,7 @@ def main(url: str, kind: str) -> None:
     pause = threading.Event()
     writer: SyncWriter | BufferedWriter = buffer
     if kind != "buffered":
-        timeout, breaker = (5.0, 0.0) if kind == "before_ack" else (0.25, 0.5)
+        timeout, breaker = (5.0, 0.0) if kind == "committed" else (0.25, 0.5)
         writer = SyncWriter(store, buffer, write_timeout_seconds=timeout, breaker_seconds=breaker)
     queued = 0
     while True:
@@ -42,7 +42,7 @@ def main(url: str, kind: str) -> None:
         except EOFError:
             break
         answer: str = writer.write(records)
-        if answer != "written" and kind == "before_ack":
+        if answer != "written" and kind == "committed":
             answer = "failed"
             pause.wait(PAUSE_SECONDS)
         queued += answer == "queued"

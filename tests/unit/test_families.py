@@ -1,9 +1,10 @@
 from dataclasses import replace
 
-from otel_queue.asynq.families import memory_families, snapshot_families, task_type_families
+from otel_queue.asynq.families import SOURCE, memory_families, snapshot_families, task_type_families
 from otel_queue.asynq.message import SchedulerEntry, ServerInfo, WorkerInfo
 from otel_queue.asynq.queue_info import QueueInfo, ServerStatus, Snapshot
 from otel_queue.catalog import CATALOG
+from otel_queue.samples import Family
 
 QUEUE = QueueInfo(
     queue="CreateEventQueue", memory_usage=None, latency=1.5, size=28, groups=1, pending=1, active=2,
@@ -90,10 +91,12 @@ def test_the_latest_periodic_task_gives_the_lateness() -> None:
 
 
 def test_memory_and_task_types_leave_out_what_is_unknown() -> None:
-    [memory] = memory_families({"a": 5, "b": None}, 1.0)
-    assert dict(memory.samples) == {("a",): 5.0}
-    [types] = task_type_families({"a": {"pending": {"t": 3}, "retry": {}}}, 1.0)
-    assert dict(types.samples) == {("a", "pending", "t"): 3.0}
+    assert memory_families({"a": 5, "b": None}, 1.0) == [
+        Family("asynq_queue_memory_usage_approx_bytes", [(("a",), 5.0)], 1.0, SOURCE)
+    ]
+    assert task_type_families({"a": {"pending": {"t": 3}, "retry": {}}}, 2.0) == [
+        Family("asynq_task_types_sampled", [(("a", "pending", "t"), 3.0)], 2.0, SOURCE)
+    ]
 
 
 def test_busy_workers_are_absent_where_workers_were_not_read() -> None:

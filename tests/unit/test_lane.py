@@ -1,5 +1,5 @@
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -7,6 +7,8 @@ import pytest
 from otel_queue.errors import ReadError
 from otel_queue.lane import Collected, Lane
 from otel_queue.samples import Family
+from otel_queue.selection import Supply
+from tests.unit.locks import WatchedLock, waits_for
 
 FAMILY = Family("asynq_queue_size", [(("q",), 1.0)], 0.0, "test")
 LONG = 30.0
@@ -134,3 +136,70 @@ def test_a_turn_for_the_worse_is_logged_once(caplog: pytest.LogCaptureFixture) -
     for _ in range(3):
         failing.refresh(LONG)
     assert caplog.text.count("failing") == 1
+
+
+def test_the_age_counts_from_before_the_reading_and_from_what_the_source_kept() -> None:
+    clock = [100.0]
+
+    def takes_seven_seconds() -> Collected:
+        clock[0] += 7.0
+        return Collected([FAMILY], age_seconds=5.0)
+
+    slow = Lane(
+        "queue",
+        takes_seven_seconds,
+        min_interval_seconds=0.0,
+        max_staleness_seconds=LONG,
+        now=lambda: 1_000.0,
+        monotonic=lambda: clock[0],
+    )
+    slow.refresh(LONG)
+    state = slow.state()
+    assert (state.age_seconds, state.duration_seconds, state.last_success) == (12.0, 7.0, 988.0)
+
+
+CALLS: dict[str, Callable[[Lane], object]] = {
+    "refresh": lambda shared: shared.refresh(0.0),
+    "wait": lambda shared: shared.wait(0.0),
+    "families": Lane.families,
+    "supply": Lane.supply,
+    "state": Lane.state,
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_no_reader_looks_at_a_lane_while_another_changes_it(call: Callable[[Lane], object]) -> None:
+    shared = lane(Source())
+    lock = shared._lock = WatchedLock()  # type: ignore[assignment]
+    assert waits_for(lock, lambda: call(shared))
+
+
+def test_a_collection_does_not_end_while_a_reader_looks() -> None:
+    source = Source()
+    source.go.clear()
+    shared = lane(source)
+    shared.refresh(0.0)
+    lock = shared._lock = WatchedLock()  # type: ignore[assignment]
+    running = shared._running
+    assert running is not None
+
+    def ends() -> None:
+        source.go.set()
+        assert running.wait(LONG)
+
+    assert waits_for(lock, ends)
+
+
+def test_a_supply_is_of_one_collection_whatever_ends_meanwhile() -> None:
+    found = [Collected([FAMILY], folded={"first": 1})]
+    shared = Lane("ledger", lambda: found[0], min_interval_seconds=0.0, max_staleness_seconds=LONG)
+    shared.refresh(LONG)
+
+    def another_ends() -> None:
+        lock._released = lambda: None
+        found[0] = Collected([], whole=False, folded={"second": 2})
+        shared.refresh(LONG)
+
+    lock = shared._lock = WatchedLock(released=another_ends)  # type: ignore[assignment]
+    assert shared.supply() == Supply({FAMILY.name: FAMILY}, well=True, folded={"first": 1})
+    assert shared.supply() == Supply({}, well=False, folded={"second": 2})

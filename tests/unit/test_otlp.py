@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from opentelemetry.sdk.metrics.export import MetricExporter
+from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult
 from opentelemetry.sdk.resources import Resource
 
 from otel_queue.catalog import CATALOG
 from otel_queue.export.instruments import meter_provider
-from otel_queue.export.otlp import OtlpPush
+from otel_queue.export.otlp import Collection, OtlpPush, ticks
 from otel_queue.samples import Family
+from tests.unit.locks import WatchedLock, waits_for
 
 LONG = 30.0
 SIZE = Family("asynq_queue_size", [(("q",), 7.0)], 0.0, "test")
@@ -62,8 +63,8 @@ def collector() -> Iterator[Collector]:
         thread.join()
 
 
-def push_to(exporter: MetricExporter, interval: float = LONG) -> OtlpPush:
-    push = OtlpPush(exporter, interval_seconds=interval, collection=nullcontext, target="test")
+def push_to(exporter: MetricExporter, interval: float = LONG, collection: Collection = nullcontext) -> OtlpPush:
+    push = OtlpPush(exporter, interval_seconds=interval, collection=collection, target="test")
     meter_provider([CATALOG[SIZE.name]], {SIZE.name: SIZE}.get, [push.reader], Resource({}), {})
     return push
 
@@ -134,7 +135,7 @@ def test_no_exception_ends_the_export_thread() -> None:
 
 
 def test_an_exception_out_of_a_collection_is_counted_and_ends_nothing() -> None:
-    def no_collection() -> AbstractContextManager[None]:
+    def no_collection(_: float | None) -> AbstractContextManager[None]:
         raise ValueError("no lanes")
 
     push = OtlpPush(Broken(), interval_seconds=LONG, collection=no_collection, target="test")
@@ -150,3 +151,112 @@ def test_shutdown_gives_up_on_a_collector_that_never_answers() -> None:
         assert there.arrived.wait(LONG)
         # Were it not bounded, this would take the exporter's own ten seconds and the test would see an arrival.
         assert push.shutdown(0.5) is False
+
+
+@pytest.mark.parametrize("last", [200, 400])
+def test_shutdown_says_whether_the_last_push_arrived_whatever_became_of_those_before(last: int) -> None:
+    with collector() as there:
+        push = push_to(OTLPMetricExporter(endpoint=there.url))
+        there.status = 600 - last
+        push.push()
+        there.status = last
+        assert push.shutdown(LONG) is (last == 200)
+        assert push.state().up is (last == 200)
+
+
+def test_a_push_that_is_late_sends_nothing_after_the_last_one() -> None:
+    with collector() as there:
+        reading, go = threading.Event(), threading.Event()
+
+        @contextmanager
+        def collection(budget: float | None) -> Iterator[None]:
+            if budget is None:  # the ticker's own: it waits for a lane that hangs
+                reading.set()
+                assert go.wait(LONG)
+            yield
+
+        push = push_to(OTLPMetricExporter(endpoint=there.url), collection=collection)
+        push.start()
+        assert reading.wait(LONG)
+        assert push.shutdown(LONG) is True
+        go.set()
+        push._thread.join(LONG)
+        assert len(there.received) == 1
+        assert push.state().errors == {}
+
+
+def test_the_last_push_reads_for_half_of_its_time() -> None:
+    budgets: list[float | None] = []
+
+    @contextmanager
+    def collection(budget: float | None) -> Iterator[None]:
+        budgets.append(budget)
+        yield
+
+    push = push_to(Broken(), collection=collection)
+    push.push()
+    push.shutdown(8.0)
+    assert budgets == [None, 4.0]
+
+
+def test_two_pushes_at_a_time_each_have_their_own_outcome() -> None:
+    """The second goes wrong while the first is under way, and neither takes the other's outcome for its own."""
+    first, second = threading.Event(), threading.Event()
+
+    class Exporter(Broken):
+        def export(self, *_: Any, **__: Any) -> Any:
+            if threading.current_thread().name == "first":
+                return MetricExportResult.SUCCESS
+            raise RuntimeError("a bug")
+
+    @contextmanager
+    def collection(_: float | None) -> Iterator[None]:
+        yield
+
+    push = push_to(Exporter(), collection=collection)
+    collect = push.reader.collect
+
+    def collects(*arguments: Any) -> None:
+        collect(*arguments)
+        if threading.current_thread().name == "first":
+            first.set()
+            assert second.wait(LONG)
+
+    push.reader.collect = collects  # type: ignore[misc, assignment]
+    outcomes: dict[str, bool] = {}
+    thread = threading.Thread(target=lambda: outcomes.update(first=push.push()), name="first")
+    thread.start()
+    assert first.wait(LONG)
+    outcomes["second"] = push.push()
+    second.set()
+    thread.join(LONG)
+    assert outcomes == {"first": True, "second": False}
+
+
+def ticked(interval: float, took: list[float]) -> list[float]:
+    """How long the ticker waits before each push, if these take so long; the last wait ends it."""
+    clock, waits = [0.0], []
+
+    def wait(seconds: float) -> bool:
+        waits.append(seconds)
+        clock[0] += seconds
+        return len(waits) > len(took)
+
+    for _, seconds in zip(ticks(interval, wait, lambda: clock[0]), took, strict=False):
+        clock[0] += seconds
+    return waits
+
+
+def test_a_push_comes_at_once_and_then_every_interval_however_long_it_takes() -> None:
+    assert ticked(10.0, [1.0, 3.0, 0.0]) == [0.0, 9.0, 7.0, 10.0]
+
+
+def test_a_push_that_took_longer_than_its_interval_skips_the_ticks_it_missed() -> None:
+    assert ticked(10.0, [35.0, 1.0, 1.0]) == [0.0, 0.0, 9.0, 9.0]
+
+
+def test_the_state_is_not_looked_at_while_a_push_settles() -> None:
+    push = push_to(Broken())
+    for call in (push.state, push.push):
+        lock = push._lock = WatchedLock()  # type: ignore[assignment]
+        assert waits_for(lock, call)

@@ -1,8 +1,10 @@
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 
 import pytest
 
+from otel_queue.catalog import CATALOG
 from otel_queue.overview import CHARTED_QUEUES, MOST_QUEUES, TOP, Overview, Seen
 from otel_queue.samples import Family, LabelValues
 from otel_queue.status import EndpointOverview, MetricSource, ProjectOverview, ShadowVerdict
@@ -230,6 +232,38 @@ def test_verdicts_join_what_the_shadow_says_of_each_metric() -> None:
         ShadowVerdict(DELIVERIES, False, 3.5, {"primary": 1.0, "shadow": 0.0}, 9.0),
         ShadowVerdict(BACKLOG, None, None, {}, 0.0),
     )
+
+
+def test_labels_are_found_by_their_keys_wherever_the_catalog_places_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each key takes another place: what is seen stays the same."""
+    as_it_is = queues(
+        {"q": 3.0},
+        {
+            "asynq_queue_latency_seconds": [(("q",), 1.5)],
+            ACTIVE: [((DELIVERIES, "ledger", "source"), 0.0), ((DELIVERIES, "postgres", "fallback"), 1.0)],
+            DELIVERIES: [(delivery("p", "processing"), 3.0), (delivery("p", "failure", "e2"), 6.0)],
+            BACKLOG: [(("p", "e", "s"), 9.0)],
+            ATTEMPTS: [(("p", "e", "failure", "500"), 9.0), (("p", "e", "success", "200"), 1.0)],
+            "convoy_project_info": [(("p", "name of p", "o", "organisation"), 1.0)],
+            "otel_queue_shadow_missing_series": [((DELIVERIES, "primary"), 1.0)],
+            "otel_queue_shadow_drift": [((DELIVERIES,), 3.5)],
+        },
+    )
+    before = seen_of(as_it_is)
+    rows = {name: replace(row, keys=row.keys[::-1]) for name, row in CATALOG.items()}
+    monkeypatch.setattr("otel_queue.catalog.CATALOG", rows)
+    turned = {
+        name: replace(family, samples=[(labels[::-1], value) for labels, value in family.samples])
+        for name, family in as_it_is.items()
+    }
+
+    after = seen_of(turned)
+
+    def timeless(seen: Seen) -> Seen:
+        return seen._replace(queues=tuple(replace(queue, history=()) for queue in seen.queues))
+
+    assert timeless(after) == timeless(before)
+    assert [[point.pending for point in queue.history] for queue in after.queues] == [[3.0]]
 
 
 def test_what_was_seen_is_worked_out_once_per_collection() -> None:

@@ -1,11 +1,26 @@
 """The whole of pull, from a real Redis to text; Redis may be missing."""
 
+import threading
+
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from otel_queue.config import Config, QueueConfig, RedisConfig
+from otel_queue.cli.serve import serve
+from otel_queue.config import (
+    Config,
+    DomainConfig,
+    LedgerConfig,
+    OpenTelemetryConfig,
+    OtlpConfig,
+    PostgresConfig,
+    QueueConfig,
+    RedisConfig,
+    Secret,
+    ServerConfig,
+)
 from otel_queue.pipeline import Pipeline
 from tests.asynq_writer import AsynqWriter
+from tests.export.ways_out import otlp_sink
 from tests.servers.process import wait_until
 
 NOWHERE = "redis://127.0.0.1:1/0"
@@ -75,6 +90,40 @@ def test_status_names_lanes_and_their_source_without_a_password(redis_url: str) 
     assert "hunter2" not in repr(exporter.status())
 
 
+def test_every_lane_shows_where_it_reads() -> None:
+    config = Config(
+        redis=RedisConfig(url=NOWHERE),
+        domain=DomainConfig(source="ledger", shadow="postgres"),
+        ledger=LedgerConfig(url="redis://127.0.0.1:2/0", retention_days=30),
+        postgres=PostgresConfig(dsn=Secret("postgres://127.0.0.1:1/none")),
+    )
+    shown = {lane.name: lane.source for lane in Pipeline(config).status().lanes}
+    ledger = "redis://127.0.0.1:2/0"
+    assert shown == {
+        "queue": NOWHERE, "memory": NOWHERE, "ledger": ledger, "retention": ledger, "shadow": ledger,
+        "postgres": "PostgreSQL",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("arrives", "said"), [(True, []), (False, ["the last OTLP push did not arrive"])])
+def test_a_last_push_that_fails_is_told_by_shutdown_and_by_serve(
+    arrives: bool, said: list[str], redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with otlp_sink() as sink:
+        where = sink.url if arrives else "http://127.0.0.1:1/v1/metrics"
+        config = Config(
+            redis=RedisConfig(url=redis_url),
+            server=ServerConfig(listen="127.0.0.1:0"),
+            otlp=OtlpConfig(enabled=True, shutdown_timeout_seconds=20.0 if arrives else 1.0),
+            opentelemetry=OpenTelemetryConfig(endpoint=where),
+        )
+        assert Pipeline(config).shutdown() is arrives
+        stopped = threading.Event()
+        stopped.set()
+        serve(config, stopped)
+    assert [record.message for record in caplog.records if "last OTLP push" in record.message] == said
+
+
 def test_opted_in_task_types_are_exported_by_type(redis_url: str) -> None:
     AsynqWriter(redis_url).pending("default", count=3)
     exporter = pipeline(redis_url, task_types_interval_seconds=60.0)
@@ -86,11 +135,9 @@ def test_opted_in_task_types_are_exported_by_type(redis_url: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["service.instance.id", "service.name"])
-def test_resource_attributes_that_the_user_sets_stand(
-    name: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", f"{name}=chosen")
-    found = scrape(pipeline(redis_url))
+def test_resource_attributes_that_the_user_sets_stand(name: str, redis_url: str) -> None:
+    chosen = OpenTelemetryConfig(resource={name: "chosen"})
+    found = scrape(Pipeline(Config(redis=RedisConfig(url=redis_url), opentelemetry=chosen)))
     [labels] = [dict(labels) for sample, labels in found if sample == "target_info"]
     assert labels[name.replace(".", "_")] == "chosen"
 

@@ -7,6 +7,7 @@ from otel_queue.catalog import CATALOG
 from otel_queue.export.instruments import meter_provider
 from otel_queue.export.text import TextExposition
 from otel_queue.samples import Family
+from tests.unit.locks import WatchedLock, waits_for
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0"
 NASTY = 'quote " backslash \\ newline \n \u00fc'
@@ -79,3 +80,9 @@ def test_counters_without_total_keep_their_names_in_both_formats() -> None:
         assert f"# TYPE convoy_ingest_success {kind}" in body.splitlines()
         assert 'convoy_ingest_success{project="p",source="http"} 2.0' in body.splitlines()
         assert "convoy_ingest_success_total" not in body
+
+
+def test_two_scrapes_are_not_rendered_at_a_time() -> None:
+    text = exposition(SIZE)
+    lock = text._lock = WatchedLock()  # type: ignore[assignment]
+    assert waits_for(lock, lambda: text.render(""))

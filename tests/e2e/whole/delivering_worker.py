@@ -15,9 +15,9 @@ from typing import Any, Final
 import psycopg
 from redis import Redis
 
-from otel_queue import Task, Worker, before_ack, compose, enqueue, ledger_writer, recorded
+from otel_queue import Task, Worker, compose, enqueue, grouped, ledger_writer, recorded
 from otel_queue.asynq.message import TaskMessage
-from otel_queue.config import Config, LedgerConfig, RedisConfig
+from otel_queue.config import load_config
 from otel_queue.demo.broker import Broker
 from otel_queue.ulid import new_ulid
 from tests.e2e.whole.plan import ENDPOINTS, LIMITED, PROJECTS, REFUSED_SOURCE, Offer, succeeds
@@ -100,12 +100,12 @@ class Application:
     """The application's code, with the calls to otel-queue where its rows are written."""
 
     def __init__(self, queues: str, ledger: str, database: str) -> None:
-        config = Config(redis=RedisConfig(url=queues), ledger=LedgerConfig(url=ledger))
+        config = load_config({"redis.url": queues, "ledger.url": ledger})
         self.worker = Worker(config, ledger=lambda: ledger_writer(config, waits=True))
         self.recorder = self.worker.recorder
         self._broker = Broker(Redis.from_url(queues), time.time)
         self._rows = psycopg.connect(database, autocommit=True)
-        self._handle = compose(recorded(self.recorder), before_ack(self.recorder))(self._deliver)
+        self._handle = compose(recorded(self.recorder), grouped(self.recorder))(self._deliver)
 
     def describe(self) -> None:
         for id, names in PROJECTS.items():

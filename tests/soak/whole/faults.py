@@ -49,7 +49,7 @@ class Scene:
     def faults(self) -> dict[str, Callable[[], None]]:
         """By kind, in the order of a round."""
         return {
-            "worker killed (before_ack)": partial(self.kill_worker, True),
+            "worker killed (committed)": partial(self.kill_worker, True),
             "worker killed (buffered)": partial(self.kill_worker, False),
             "ledger's Redis killed, workers too": self.kill_ledger_and_workers,
             "ledger's Redis killed": self.kill_ledger,

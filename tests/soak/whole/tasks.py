@@ -35,14 +35,14 @@ class Lane(NamedTuple):
 
     @property
     def is_exact(self) -> bool:
-        return self.writes == "before_ack"
+        return self.writes == "committed"
 
 
 # The broker has one mover for each queue.
 LANES: Final = (
-    Lane("exact", "before_ack", is_long_lived=True),
-    Lane("exact-killed-1", "before_ack", is_long_lived=False),
-    Lane("exact-killed-2", "before_ack", is_long_lived=False),
+    Lane("exact", "committed", is_long_lived=True),
+    Lane("exact-killed-1", "committed", is_long_lived=False),
+    Lane("exact-killed-2", "committed", is_long_lived=False),
     Lane("buffered", "buffered", is_long_lived=True),
     Lane("buffered-killed", "buffered", is_long_lived=False),
 )

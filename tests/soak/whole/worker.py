@@ -16,8 +16,8 @@ from typing import Final
 import redis
 from redis.sentinel import Sentinel
 
-from otel_queue import Task, Worker, WriteError, before_ack, compose, ledger_writer, recorded
-from otel_queue.config import Config, LedgerConfig, RedisConfig
+from otel_queue import Task, Worker, WriteError, committed, compose, ledger_writer, recorded
+from otel_queue.config import Config, load_config
 from otel_queue.config.redis_url import parse_redis_url
 from otel_queue.demo.broker import Broker
 from tests.servers.redis_sentinel import MASTER_NAME
@@ -30,7 +30,7 @@ PAUSE_SECONDS: Final = 0.2
 RETRY_SECONDS: Final = 6.0
 REDIS_SECONDS: Final = 2.0
 END_SECONDS: Final = 60.0
-BEFORE_ACK_SECONDS: Final = 5.0
+COMMIT_SECONDS: Final = 5.0
 
 
 def say(line: str) -> None:
@@ -60,11 +60,11 @@ class Handling:
         self._broker = Broker(client, time.time)
         # As docs/reliability.md has it for the promise.
         self._writer = ledger_writer(
-            config, waits=lane.is_exact, write_timeout_seconds=BEFORE_ACK_SECONDS, breaker_seconds=0.0
+            config, waits=lane.is_exact, write_timeout_seconds=COMMIT_SECONDS, breaker_seconds=0.0
         )
         self.worker = Worker(config, ledger=lambda: self._writer)
         recorder = self.worker.recorder
-        kept = [before_ack(recorder, exact=True)] if lane.is_exact else []
+        kept = [committed(recorder)] if lane.is_exact else []
         self._handle = compose(recorded(recorder), *kept)(self._deliver)
         self._queued = False
 
@@ -130,7 +130,7 @@ def work(handling: Handling, end: threading.Event) -> None:
 def main(lane_name: str, queues: str, ledger: str, seed: str, skew_seconds: str) -> None:
     turn_clock(float(skew_seconds))
     lane = next(lane for lane in LANES if lane.name == lane_name)
-    config = Config(redis=RedisConfig(url=queues), ledger=LedgerConfig(url=ledger))
+    config = load_config({"redis.url": queues, "ledger.url": ledger})
     handling = Handling(lane, config, sentinel_client(queues), int(seed))
     end = threading.Event()
     working = threading.Thread(target=work, args=(handling, end))

@@ -1,0 +1,146 @@
+"""The stock exporters get all that the variables say: over TLS on both sides, with headers, compressed."""
+
+import gzip
+import ssl
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import trustme
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
+)
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import add_MetricsServiceServicer_to_server
+
+from otel_queue.config import load_config
+from otel_queue.worker import Worker
+
+Seen = list[tuple[dict[str, str], ExportMetricsServiceRequest]]
+
+
+class Files:
+    """A server's and a client's certificates of one authority, and another that neither trusts."""
+
+    def __init__(self, folder: Path) -> None:
+        authority, stranger = trustme.CA(), trustme.CA()
+        self.server = authority.issue_cert("localhost")
+        self.authority, self.stranger = folder / "ca.pem", folder / "stranger.pem"
+        self.client, self.key = folder / "client.pem", folder / "client.key"
+        authority.cert_pem.write_to_path(self.authority)
+        stranger.cert_pem.write_to_path(self.stranger)
+        client = authority.issue_cert("client")
+        client.cert_chain_pems[0].write_to_path(self.client)
+        client.private_key_pem.write_to_path(self.key)
+
+
+@contextmanager
+def over_http(files: Files) -> Iterator[tuple[int, Seen]]:
+    seen: Seen = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            told = {name.lower(): value for name, value in self.headers.items()}
+            if told.get("content-encoding") == "gzip":
+                body = gzip.decompress(body)
+            seen.append((told, ExportMetricsServiceRequest.FromString(body)))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None: ...
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    files.server.configure_cert(context)
+    context.load_verify_locations(files.authority)
+    context.verify_mode = ssl.CERT_REQUIRED
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.handle_error = lambda *_: None  # type: ignore[method-assign] # a client without a certificate
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield server.server_port, seen
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@contextmanager
+def over_grpc(files: Files) -> Iterator[tuple[int, Seen]]:
+    seen: Seen = []
+
+    class Service:
+        def Export(self, request: Any, context: Any) -> ExportMetricsServiceResponse:  # noqa: N802 # its name in gRPC
+            seen.append((dict(context.invocation_metadata()), request))
+            return ExportMetricsServiceResponse()
+
+    server = grpc.server(ThreadPoolExecutor(2))
+    add_MetricsServiceServicer_to_server(Service(), server)  # type: ignore[no-untyped-call]
+    pair = (files.server.private_key_pem.bytes(), files.server.cert_chain_pems[0].bytes())
+    credentials = grpc.ssl_server_credentials([pair], files.authority.read_bytes(), require_client_auth=True)
+    port = server.add_secure_port("127.0.0.1:0", credentials)
+    server.start()
+    try:
+        yield port, seen
+    finally:
+        server.stop(0).wait()
+
+
+@pytest.fixture(autouse=True)
+def no_bundle_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests puts these before the authorities that it is given."""
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+WAYS = {"http/protobuf": over_http, "grpc": over_grpc}
+
+
+@pytest.mark.parametrize("protocol", WAYS)
+def test_a_push_has_the_certificates_and_headers_of_the_variables(protocol: str, tmp_path: Path) -> None:
+    files = Files(tmp_path)
+    with WAYS[protocol](files) as (port, seen):
+        variables = {
+            "ENDPOINT": f"https://localhost:{port}",
+            "PROTOCOL": protocol,
+            "HEADERS": "authorization=Bearer%20s3cret,X-Scope=one",
+            "CERTIFICATE": str(files.authority),
+            "CLIENT_CERTIFICATE": str(files.client),
+            "CLIENT_KEY": str(files.key),
+            "COMPRESSION": "gzip",
+            "TIMEOUT": "10",
+        }
+        worker = Worker(load_config({}, {f"OTEL_EXPORTER_OTLP_{name}": value for name, value in variables.items()}))
+        worker.recorder.ingest("p")
+        assert worker.shutdown()
+    headers, request = seen[-1]
+    assert (headers["authorization"], headers["x-scope"]) == ("Bearer s3cret", "one")
+    assert request.resource_metrics
+    if protocol != "grpc":  # where the compression is the transport's
+        assert headers["content-encoding"] == "gzip"
+
+
+@pytest.mark.parametrize("missing", ["CERTIFICATE", "CLIENT_CERTIFICATE"])
+@pytest.mark.parametrize("protocol", WAYS)
+def test_without_a_certificate_or_with_anothers_nothing_is_pushed(protocol: str, missing: str, tmp_path: Path) -> None:
+    files = Files(tmp_path)
+    with WAYS[protocol](files) as (port, seen):
+        variables = {
+            "ENDPOINT": f"https://localhost:{port}",
+            "PROTOCOL": protocol,
+            "CERTIFICATE": str(files.stranger if missing == "CERTIFICATE" else files.authority),
+        }
+        if missing != "CLIENT_CERTIFICATE":
+            variables |= {"CLIENT_CERTIFICATE": str(files.client), "CLIENT_KEY": str(files.key)}
+        worker = Worker(load_config({}, {f"OTEL_EXPORTER_OTLP_{name}": value for name, value in variables.items()}))
+        assert worker.shutdown(2.0) is False
+    assert seen == []
