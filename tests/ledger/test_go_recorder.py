@@ -10,6 +10,7 @@ import pytest
 import redis
 
 from otel_queue.config import RedisConfig
+from otel_queue.errors import WriteError
 from otel_queue.ledger.contract import Contract
 from otel_queue.ledger.scripts import script
 from otel_queue.ledger.store import LedgerStore, Written
@@ -35,6 +36,7 @@ from tests.ledger.go_recorder import (
 )
 from tests.ledger.go_stream import HTTP_STATUSES, LABELS, stream
 from tests.ledger.ledgers import day_of, now_us, place_of_group
+from tests.servers.process import wait_until
 from tests.servers.redis import RedisServer, redis_version
 from tests.servers.redis import redis_server as new_redis_server
 from tests.servers.redis_cluster import redis_cluster
@@ -351,3 +353,34 @@ def _written(stats: dict[str, int]) -> Written:
 
 def _now_us() -> int:
     return time.time_ns() // 1000
+
+
+def test_go_and_python_both_refuse_another_protocol_by_name_and_go_on_with_other_projects(
+    redis_server: RedisServer, go_url: str
+) -> None:
+    now_us = _now_us()
+
+    def event(project: str, number: int) -> EventCreated:
+        return EventCreated(project, f"event {number}", now_us, "S")
+
+    write_with_python(go_url, [event("theirs", 1), event("ours", 1)])
+    with redis_server.client() as client:
+        client.hset("oq:{theirs}:meta", "contract", "3;1;1;00000000:30:7:100000;")
+    with pytest.raises(WriteError, match="of protocol 3, and this version of otel-queue speaks protocol 2"):
+        write_with_python(go_url, [event("theirs", 2)])
+    with start_replay(go_url) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write("".join(line_of(event(project, 3)) + "\n" for project in ("theirs", "ours")))
+        process.stdin.flush()
+        told = process.stderr.readline()
+        wait_until(lambda: _events_of(redis_server, "ours") == 2, what="the other project's record is written")
+        process.kill()
+    assert "of protocol 3, and this recorder speaks protocol 2" in told
+    assert _events_of(redis_server, "theirs") == 1
+
+
+def _events_of(server: RedisServer, project: str) -> int:
+    with server.client() as client:
+        counts: Any = client.keys(f"oq:{{{project}}}:counts:*")
+        return sum(int(count) for key in counts for count in client.hvals(key))
