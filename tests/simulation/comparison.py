@@ -149,7 +149,8 @@ def things_in_ledger(client: redis.Redis) -> Things:
                 continue
             each = Thing(kind, project, stored)
             assert each not in found, "an id is held twice"
-            found[each] = _labels(kind, state, groups[project])
+            # What is kept of an undated id begins with the day that it counts under.
+            found[each] = _labels(kind, state[2:] if b":undated:" in key else state, groups[project])
     return found
 
 
