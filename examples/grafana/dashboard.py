@@ -202,6 +202,8 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
               (shared(f"rate(otel_queue_clamped_records_total{{{J}}}[$__rate_interval])"), "{{record}} ahead of Redis"),
               description="Duplicates are normal: that is how a retry counts once. Late ones are not counted at all; "
               "those ahead of Redis are, at its time."),
+        panel("Counters held", "short", (shared(f"otel_queue_held_series{{{J}}}"), "{{metric}}"),
+              description="Series that stay at the highest value shown, since the ledger lost what they had counted."),
     ),
     "Migration": (
         panel("Source of each metric", "short",

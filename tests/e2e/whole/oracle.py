@@ -33,7 +33,9 @@ from tests.simulation.comparison import counts_of
 
 STATES: Final = ("pending", "active", "scheduled", "retry", "archived", "completed", "aggregating")
 DOMAIN: Final = (EVENTS, EVENT_BACKLOG, DELIVERIES, DELIVERY_BACKLOG, ATTEMPTS)
-LANES: Final = ("queue", "ledger", "postgres", "shadow", "memory", "task_types", "otlp")
+LANES: Final = ("queue", "ledger", "postgres", "shadow", "memory", "task_types", "retention", "otlp")
+# Which records the ledger counts for itself, as its counters are named.
+TALLIED: Final = ("duplicates_suppressed", "late_records", "clamped_records")
 # A ULID is made before its row, ages are exported in float seconds, and two clocks of one machine are read.
 AGE_SECONDS: Final = 1.0
 # As AsynqQueueLatencyHigh and ConvoyDeliveryStuck have it.
@@ -273,6 +275,10 @@ class Oracle:
             ("Records not taken as they came", "{{record}} ahead of Redis"): dict.fromkeys(
                 [*records, labelled(record="project"), labelled(record="day")], 0.0
             ),
+            ("Counters held", "{{metric}}"): {
+                labelled(metric=name): 0.0
+                for name in (ATTEMPTS, *(f"otel_queue_{what}_total" for what in TALLIED))
+            },
         }  # fmt: skip
 
     def _migration(self) -> dict[Question, Answer]:
