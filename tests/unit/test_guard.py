@@ -8,11 +8,13 @@ from otel_queue.ledger.guard import GuardedLink
 from otel_queue.ledger.store import LedgerStore
 from otel_queue.lifecycle import EventCreated
 from otel_queue.redis_client import connect, request
+from tests.ledger.ledgers import Ledger
 
 EVENT = EventCreated("P", "id", 1)
 
 
 def test_writes_are_refused_while_redis_uses_more_memory_than_allowed_and_go_on_afterwards(redis_url: str) -> None:
+    Ledger(redis_url).close()
     clock = [0.0]
     link = GuardedLink(connect(RedisConfig(url=redis_url)), 1, now=lambda: clock[0])
     store = LedgerStore(link)
