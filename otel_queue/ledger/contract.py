@@ -4,9 +4,9 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from otel_queue.errors import ReadError
+from otel_queue.errors import ReadError, WriteError
 from otel_queue.ledger.keys import Keys
-from otel_queue.redis_client import Reading, request, text
+from otel_queue.redis_client import ErrorReply, Reading, reply_reason, request, text
 
 PROTOCOL: Final = 2
 """The version of docs/ledger-protocol.md that this package speaks."""
@@ -14,7 +14,12 @@ PROTOCOL: Final = 2
 FROM_THE_FIRST: Final = "00000000"
 """The day of a ledger's first rule."""
 
-_TEXT: Final = re.compile(r"(\d+);(\d+);(\d+);((?:\d{8}:\d+:\d+:\d+;)+)", re.ASCII)
+REFUSED: Final = "OQCONTRACT"
+"""How a script's refusal begins; a blank and what the project has stand behind it."""
+
+# A number of more digits is damaged, and too large for what is made of it.
+_RULE: Final = re.compile(r"(\d{8}):(\d{1,16}):(\d{1,16}):(\d{1,16});", re.ASCII)
+_TEXT: Final = re.compile(rf"{PROTOCOL};(\d{{1,16}});(\d{{1,16}});({FROM_THE_FIRST}:[\d:;]+)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,18 +77,31 @@ def parse_contract(told: bytes) -> Contract:
     """The contract that stands in Redis; raises ReadError with reason `contract` for one that cannot be kept."""
     words = told.decode("utf-8", "replace")
     version = words.partition(";")[0]
-    found = _TEXT.fullmatch(words)
-    if version != str(PROTOCOL):
+    if version.isdecimal() and version != str(PROTOCOL):
         raise ReadError("contract", other_protocol(version))
-    if found is None or not found[4].startswith(FROM_THE_FIRST):
-        raise ReadError("contract", f"the ledger's contract cannot be read: {words[:120]!r}")
-    rules = tuple(_rule(rule) for rule in found[4].split(";")[:-1])
-    return Contract(int(found[2]), int(found[3]), rules)
+    found = _TEXT.fullmatch(words)
+    if found is not None:
+        each = _RULE.findall(found[3])
+        rules = tuple(Rule(int(track), int(attempts), int(groups), day) for day, track, attempts, groups in each)
+        contract = Contract(int(found[1]), int(found[2]), rules)
+        if contract.text() == told:
+            return contract
+    raise ReadError("contract", f"the ledger's contract cannot be read: {words[:120]!r}")
 
 
-def _rule(words: str) -> Rule:
-    from_day, track_days, attempt_days, most_groups = words.split(":")
-    return Rule(int(track_days), int(attempt_days), int(most_groups), from_day)
+def refusal(reply: ErrorReply) -> WriteError:
+    """Why Redis, or a script, refused a call."""
+    code, _, held = str(reply).partition(" ")
+    if code != REFUSED:
+        return WriteError(reply_reason(reply), str(reply))
+    version = held.partition(";")[0].strip()
+    if not version:
+        why = "the project has no contract: nothing was ever recorded for it, or its meta was lost"
+    elif version == str(PROTOCOL):
+        why = f"the project has another contract than this program: {held[:120]}"
+    else:
+        why = other_protocol(version)
+    return WriteError("contract", why)
 
 
 def other_protocol(version: str) -> str:

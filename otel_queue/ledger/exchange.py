@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TypeVar
 
-from otel_queue.errors import WriteError
+from otel_queue.ledger.contract import refusal
 from otel_queue.ledger.identity import UNDATED
 from otel_queue.ledger.keys import ProjectKeys
 from otel_queue.ledger.scripts import script
@@ -18,7 +18,6 @@ from otel_queue.redis_client import (
     ask,
     names,
     pack,
-    reply_reason,
     request,
     taking_apart,
     text,
@@ -105,5 +104,5 @@ def call_of(name: str, keys: Sequence[bytes], arguments: Iterable[bytes | str | 
 def accepted(reply: Reply) -> Reply:
     """The reply, unless it is an error, which is raised as WriteError."""
     if isinstance(reply, ErrorReply):
-        raise WriteError(reply_reason(reply), str(reply))
+        raise refusal(reply)
     return reply

@@ -28,6 +28,7 @@ for record = 1, records do
   else
     node, state = locate(KEYS[5], id, hash)
   end
+  list_undated('a', node, id, of)
   if state then
     unchanged = unchanged + 1
   elseif is_past() then
@@ -35,7 +36,7 @@ for record = 1, records do
   else
     changed = changed + 1
     touched.attempts = true
-    keep(node, id, '', of, true, 'a')
+    keep(node, id, '', of, true)
     count(ARGV[from + 2])
   end
 end

@@ -117,6 +117,7 @@ local function merge(from)
     late = late + 1
     return
   end
+  list_undated('d', node, id, of)
   local at, was_ahead = clamp(told_at)
   local kind = tonumber(ARGV[from + 4])
   local is_set, origin = kind == 0, origin_of(id, is_undated and of)
@@ -161,7 +162,7 @@ local function merge(from)
   changed = changed + 1
   local member = counted_as(of)
   touched[member] = true
-  keep(node, id, merged, of, not state, 'd')
+  keep(node, id, merged, of, not state)
   keep_open(node, id, merged, of, held.status)
   move(counts_prefix .. member, counted, held.number .. ':' .. held.status)
   local index = held.status == PROCESSING and in_processing(held, id)

@@ -10,15 +10,13 @@ from typing import Final, NamedTuple
 
 from otel_queue.errors import ReadError, WriteError
 from otel_queue.ledger.batches import Call, calls
-from otel_queue.ledger.contract import other_protocol, read_contract
+from otel_queue.ledger.contract import REFUSED, read_contract, refusal
 from otel_queue.ledger.keys import Keys
 from otel_queue.ledger.scripts import script
 from otel_queue.lifecycle import Record
-from otel_queue.redis_client import ErrorReply, PlacedLink, Reply, Request, Rounds, pack, reply_reason
+from otel_queue.redis_client import ErrorReply, PlacedLink, Reply, Request, Rounds, pack
 
 _NO_SCRIPT: Final = "NOSCRIPT"
-# A project's contract is another one; without one behind it, the project has none yet.
-_CONTRACT: Final = "OQCONTRACT "
 # Records that travel together: Redis works on one share while the next one is made.
 _SHARE: Final = 512
 # Redis refused a script call, perhaps because of what a project's keys hold: that is no outage for the others.
@@ -168,15 +166,8 @@ def _joined(outcome: Written | WriteError, reply: Reply) -> Written | WriteError
     if isinstance(outcome, WriteError) or isinstance(reply, WriteError):
         return outcome if isinstance(outcome, WriteError) else reply
     if isinstance(reply, ErrorReply):
-        return _refusal(reply)
+        return refusal(reply)
     return outcome.plus(reply) if isinstance(reply, list) else outcome
-
-
-def _refusal(reply: ErrorReply) -> WriteError:
-    words = str(reply)
-    if words.startswith(_CONTRACT):
-        return WriteError("contract", other_protocol(words.removeprefix(_CONTRACT).partition(";")[0]))
-    return WriteError(reply_reason(reply), words)
 
 
 def _next_share(remaining: Iterator[Call]) -> list[Call]:
@@ -206,4 +197,5 @@ def _is_missing_script(reply: Reply) -> bool:
 
 
 def _is_without_contract(reply: Reply) -> bool:
-    return isinstance(reply, ErrorReply) and str(reply).rstrip() == _CONTRACT.rstrip()
+    """The project has none yet, so that nothing stands behind the words."""
+    return isinstance(reply, ErrorReply) and str(reply).strip() == REFUSED

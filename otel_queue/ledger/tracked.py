@@ -75,7 +75,7 @@ class Tracked:
         self._exchange = Exchange(link, timeout_seconds)
         self._keys = Keys(namespace)
         self._contract: Contract | None = None
-        # Groups are never removed, and what a number stands for does not change.
+        # A group may be given back, but no number ever stands for two.
         self._groups: dict[tuple[str, int], bytes] = {}
 
     @taking_apart(_WHAT)
@@ -100,10 +100,10 @@ class Tracked:
                  for start in range(0, len(ids), MOST_RECORDS)]  # fmt: skip
         found = {place: Held(False, []) for place in wanted}
         answers = self._exchange.ask([self._find(place, ids) for place, ids in asked])
-        for (place, _), answer in zip(asked, answers, strict=True):
+        for (place, ids), answer in zip(asked, answers, strict=True):
             closed, *states = array(accepted(answer[0]))
             held = found[place]
-            held.states.extend(text(state) for state in states)
+            held.states.extend(text(state) for _, state in zip(ids, states, strict=True))
             found[place] = Held(held.is_closed or closed == 1, held.states)
         return found
 

@@ -4,6 +4,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple, TypeVar
 
@@ -185,7 +186,9 @@ class Upkeep:
     def _announce(self, project: str, changed: int) -> int:
         """Tells readers of a project that changed; returns `changed`."""
         if changed:
-            self._exchange.call("announce", (self.keys.projects,), (project,))
+            # Where a full Redis refuses it, readers find the change when they next look at the project.
+            with suppress(WriteError):
+                self._exchange.call("announce", (self.keys.projects,), (project,))
         return changed
 
     @taking_apart(_WHAT)

@@ -368,7 +368,7 @@ def test_go_and_python_both_refuse_another_protocol_by_name_and_go_on_with_other
         client.hset("oq:{theirs}:meta", "contract", "3;1;1;00000000:30:7:100000;")
     with pytest.raises(WriteError, match="of protocol 3, and this version of otel-queue speaks protocol 2"):
         write_with_python(go_url, [event("theirs", 2)])
-    with start_replay(go_url) as process:
+    with start_replay(go_url, "-live") as process:
         assert process.stdin is not None
         assert process.stderr is not None
         process.stdin.write("".join(line_of(event(project, 3)) + "\n" for project in ("theirs", "ours")))

@@ -11,7 +11,7 @@ import pytest
 from otel_queue.ledger.writer import BufferedWriter, SyncWriter
 from otel_queue.lifecycle import ProjectDescribed
 from tests.ledger.go_recorder import line_of, start_replay, stats_of
-from tests.ledger.ledgers import Ledger, assert_same, expected, ledger_server
+from tests.ledger.ledgers import Ledger, assert_same, day_of, expected, ledger_server, now_us
 from tests.ledger.writers import NOW_US, TIMEOUT_SECONDS, buffered, events, store
 from tests.servers.process import wait_until
 from tests.servers.redis import RedisServer
@@ -273,7 +273,7 @@ def test_the_go_recorder_neither_delays_nor_drops_records_of_projects_on_other_n
             gone(nodes.cluster.nodes[dead])
             process.stdin.write("".join(line_of(each) + "\n" for each in told))
             process.stdin.flush()
-            counted = f"oq:{{{healthy}}}:counts:undated"
+            counted = f"oq:{{{healthy}}}:counts:{day_of(now_us())}"
             wait_until(lambda: client.hvals(counted) == [b"%d" % RECORDS], what="all healthy records are counted")
         bring_back(nodes.cluster.nodes[dead])
         wait_until(nodes.cluster.is_whole, what="the cluster is whole again")
@@ -315,7 +315,7 @@ def test_the_go_recorder_writes_what_goes_together_with_a_refused_project(
         assert process.stdin is not None
         process.stdin.write("".join(line_of(each) + "\n" for each in told))
         process.stdin.flush()
-        keys = [f"oq:{{p{number}}}:counts:undated" for number in range(50) if number != 7]
+        keys = [f"oq:{{p{number}}}:counts:{day_of(now_us())}" for number in range(50) if number != 7]
         wait_until(lambda: all(client.hvals(key) == [b"100"] for key in keys), what="the others' are counted")
         client.delete("oq:{p7}:meta")
         stats = stats_of(process, "")

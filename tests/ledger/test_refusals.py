@@ -11,6 +11,7 @@ import redis
 
 from otel_queue.config import RedisConfig
 from otel_queue.errors import WriteError
+from otel_queue.ledger.contract import Contract
 from otel_queue.ledger.store import LedgerStore
 from otel_queue.ledger.writer import BufferedWriter, SyncWriter
 from otel_queue.lifecycle import EventCreated, StatusSet
@@ -29,6 +30,8 @@ def events(count: int, project: str = "p") -> list[EventCreated]:
 @contextmanager
 def stores(server: RedisServer) -> Iterator[LedgerStore]:
     with closing(LedgerStore(connect(RedisConfig(url=server.url)))) as store:
+        with server.client() as client:
+            client.set("oq:contract", Contract(now_us()).text())
         yield store
 
 
@@ -141,7 +144,7 @@ def test_a_buffered_writer_goes_on_after_a_refusal_whatever_keeps_its_log(caplog
 
 
 def test_what_redis_refuses_to_everybody_opens_the_breaker() -> None:
-    with ledger_server() as server, without_replicas(server), stores(server) as store:
+    with ledger_server() as server, stores(server) as store, without_replicas(server):
         writer = SyncWriter(store, BufferedWriter(store, flush_at_exit=False), breaker_seconds=3_600)
         assert {writer.write(events(1)) for _ in range(5)} == {"queued"}
         assert writer.failures == {"no_replicas": 1}

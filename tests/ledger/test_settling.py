@@ -233,6 +233,16 @@ def test_an_undated_id_counts_under_the_day_of_its_first_sight(ledger: Ledger, c
     assert ledger.differences() == []
 
 
+def test_the_index_of_undated_ids_grows_again_by_what_is_told_again(ledger: Ledger, client: Any) -> None:
+    """It counts anew and settles by that: an id that is held and not listed would never be counted again."""
+    ledger.write(*UNDATED)
+    whole = client.zrange("oq:{p}:undated", 0, -1, withscores=True)
+    client.delete("oq:{p}:undated")
+    assert ledger.write(*UNDATED) == (0, 5, 0, 0)
+    assert client.zrange("oq:{p}:undated", 0, -1, withscores=True) == whole
+    assert ledger.differences() == []
+
+
 def test_undated_ids_end_with_the_day_of_their_first_sight(ledger: Ledger, client: Any) -> None:
     """They used to stay for ever."""
     ledger.write(*UNDATED)

@@ -62,11 +62,18 @@ local function find(base, id, hash)
   return node, state, day
 end
 
--- Keeps the state of an id that counts under the day `of`; `letter` is the kind of undated ids.
-local function keep(node, id, state, of, is_new, letter)
+-- Lists an undated id of a kind, each time that it is told: an index that was lost grows again. What still stands of a
+-- settled day has been ended.
+local function list_undated(letter, node, id, of)
+  if is_undated and not is_settled(of) then
+    redis.call('ZADD', PREFIX .. 'undated', number_of_day(of), undated_member(letter, node, id))
+  end
+end
+
+-- Keeps the state of an id that counts under the day `of`.
+local function keep(node, id, state, of, is_new)
   if is_undated then
     redis.call('HSET', node, id, struct.pack('>I2', number_of_day(of)) .. state)
-    if is_new then redis.call('ZADD', PREFIX .. 'undated', number_of_day(of), undated_member(letter, node, id)) end
     return
   end
   redis.call('HSET', node, id, state)

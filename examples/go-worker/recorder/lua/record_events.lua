@@ -26,6 +26,7 @@ local function merge(from)
     late = late + 1
     return
   end
+  list_undated('e', node, id, of)
   local at, origin = clamp(tonumber(ARGV[from + 2])), origin_of(id, is_undated and of)
   -- A forgotten id still has its place, and nothing is held there.
   local is_held = state and state ~= ''
@@ -41,7 +42,7 @@ local function merge(from)
   changed = changed + 1
   touched[of] = true
   local number = number_of('event' .. source)
-  keep(node, id, encode_event(number, at, origin), of, not state, 'e')
+  keep(node, id, encode_event(number, at, origin), of, not state)
   move(PREFIX .. 'counts:' .. of, held_number and held_number .. ':e', number .. ':e')
 end
 
