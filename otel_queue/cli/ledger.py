@@ -54,8 +54,8 @@ def add_command(commands: Any) -> None:
 
 
 def _at_least_one(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
+    if not 1 <= (number := int(text)) < 1_000_000_000:
+        raise argparse.ArgumentTypeError("must be 1 or more, and less than 1000000000")
     return number
 
 

@@ -55,8 +55,9 @@ def test_init_with_other_days_changes_what_holds_for_later_ids(
     assert begun == "the ledger has begun already"
     assert first.startswith("ids from the first day: deliveries and events are tracked for 10 days")
     assert later.startswith(f"ids from {day_of(NOW_US + 2 * DAY_US)}: deliveries and events are tracked for 60 days")
-    with pytest.raises(SystemExit):
-        main(["ledger", "init", "--track-days", "0", "--redis-url", redis_url])
+    for refused in ("0", "1" + 17 * "0"):
+        with pytest.raises(SystemExit):
+            main(["ledger", "init", "--track-days", refused, "--redis-url", redis_url])
 
 
 def test_a_ledger_without_its_birth_is_unknown_not_empty(redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,14 +133,21 @@ def test_a_day_that_is_not_over_is_not_closed(ledger: str, capsys: pytest.Captur
 def test_a_project_whose_days_cannot_be_expired_is_named_and_keeps_no_other(
     ledger: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    today = [EventCreated(project, ulid(NOW_US, 9), NOW_US) for project in "AZ"]
+    LedgerStore(connect(RedisConfig(url=ledger))).write(today, time.monotonic() + 10)
     with redis.Redis.from_url(ledger) as client:
-        client.zadd("oq:projects", {"A": 1, "Z": 1})
+        client.delete("oq:{A}:days")
         client.set("oq:{A}:days", "text")
-        capsys.readouterr()
-        assert main(["ledger", "expire", "--through", YESTERDAY, "--redis-url", ledger]) == FINDING
+        client.zadd("oq:projects", {"B": 1})
+    capsys.readouterr()
+    assert main(["ledger", "expire", "--through", YESTERDAY, "--redis-url", ledger]) == FINDING
     out, err = capsys.readouterr()
     assert out == "P: 1 day expired\nZ: 0 days expired\n"
-    assert err.startswith("otel-queue: A: not expired (wrong_type): ")
+    of_a, of_b = err.splitlines()
+    assert of_a.startswith("otel-queue: A: not expired (wrong_type): ")
+    assert of_b.startswith(
+        "otel-queue: B: not expired (contract): the project has no contract: nothing was ever recorded"
+    )
 
 
 def test_settle_says_what_it_ended(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,8 +13,11 @@ from otel_queue.config import RedisConfig, Secret, load_config
 from otel_queue.config.redis_url import parse_redis_url
 from otel_queue.errors import ConfigError, ReadError
 from otel_queue.export.text import TextExposition
+from otel_queue.ledger.contract import parse_contract
+from otel_queue.ledger.identity import identify
 from otel_queue.ledger.reader import LedgerReader
 from otel_queue.ledger.states import delivery_state, event_state
+from otel_queue.ledger.tracked import Place, Tracked
 from otel_queue.ledger.upkeep import Upkeep
 from otel_queue.lifecycle import StatusSet
 from otel_queue.postgres.dsn import Dsn
@@ -23,6 +26,7 @@ from otel_queue.postgres.store import GenerationStore
 from otel_queue.redis_client import connect, request
 from otel_queue.server.web_config import read_web_config
 from otel_queue.shadow import journal
+from tests.fuzz.test_ledger_reads import spoiled_link
 from tests.ledger.ledgers import Ledger, day_of, now_us
 from tests.postgres.exporters import example
 from tests.recorder.reading import ListWriter, Recording
@@ -173,7 +177,9 @@ def test_a_count_of_no_group_costs_its_project_and_no_other(
 ) -> None:
     ledger.write(*(StatusSet(project, "d", "processing", now_us(), "E", "t", "S") for project in ("p", "whole")))
     with redis_server.client() as client:
-        client.hset("oq:{p}:counts:undated", field, 1)
+        # An undated id counts under the day of its first sight, which is listed.
+        [day] = ledger.upkeep.days("p")
+        client.hset(f"oq:{{p}}:counts:{day}", field, 1)
     link = connect(RedisConfig(url=ledger.url))
     snapshot = LedgerReader(link).snapshot()
     assert [project.project for project in snapshot.projects] == ["whole"]
@@ -193,6 +199,22 @@ def test_a_state_or_day_that_is_none_is_a_read_error(redis_server: RedisServer, 
     with pytest.raises(ReadError):
         Upkeep(link).check("p")
     link.close()
+
+
+@pytest.mark.parametrize("text", [b"2;%s;5;00000000:1:1:1;" % LONG.encode(), b"2;1<1;5;00000000:1:1:1;", b"x;1;5;"])
+def test_a_damaged_contract_cannot_be_read_and_is_of_no_other_protocol(text: bytes) -> None:
+    with pytest.raises(ReadError, match="contract cannot be read") as refused:
+        parse_contract(text)
+    assert refused.value.reason == "contract"
+
+
+@pytest.mark.parametrize("spoiled", [[0, None, None], [0]])
+def test_more_or_fewer_states_than_were_asked_for_are_a_read_error(ledger: Ledger, spoiled: list[Any]) -> None:
+    place = Place("delivery", "p", day_of(now_us()))
+    with spoiled_link(ledger, lambda reply: spoiled if reply == [0, None] else reply) as link:
+        with pytest.raises(ReadError) as refused:
+            Tracked(link).find({place: [identify("d")]})
+        assert (refused.value.reason, link.changed) == ("bad_value", 1)
 
 
 def test_a_hash_that_would_keep_the_server_busy_for_hours_is_refused(tmp_path: Path) -> None:

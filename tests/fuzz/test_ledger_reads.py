@@ -40,7 +40,7 @@ REASONS: Final = {
     "auth", "permission", "connection", "timeout", "loading", "readonly", "out_of_memory", "wrong_type", "aborted",
     "no_replicas", "cannot_save", "busy_script",
     "moved", "cluster_down", "master_down", "not_supported", "error_reply", "protocol", "bad_value", "no_birth",
-    "project_lost", "day_lost", "day_unlisted", "group_lost", "busy", "untracked", "internal", "lease_lost",
+    "contract", "project_lost", "day_lost", "day_unlisted", "group_lost", "busy", "untracked", "internal", "lease_lost",
     "broken_generation", "broken_journal",
 }  # fmt: skip
 
