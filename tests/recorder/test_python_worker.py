@@ -14,9 +14,15 @@ FOLDER = Path(__file__).parents[2] / "examples" / "python-worker"
 
 
 def test_the_example_works_on_its_tasks_and_tells_process_and_ledger(redis_server: RedisServer) -> None:
-    command = re.search(r"^    python (\S+) --redis-url \S+$", (FOLDER / "README.md").read_text(), re.MULTILINE)
-    assert command is not None
-    script = FOLDER.parents[1] / command[1]
+    commands = re.findall(r"^    (\S+) (.+) --redis-url \S+$", (FOLDER / "README.md").read_text(), re.MULTILINE)
+    (program, begin), (interpreter, file) = commands
+    assert (program, interpreter) == ("otel-queue", "python")
+    with redis_server.client() as client:
+        client.flushall()
+    subprocess.run(
+        [sys.executable, "-m", "otel_queue", *begin.split(), "--redis-url", redis_server.url], check=True, timeout=60
+    )
+    script = FOLDER.parents[1] / file
     ran = subprocess.run(
         [sys.executable, script, "--redis-url", redis_server.url, "--tasks", "12"],
         capture_output=True,
