@@ -189,11 +189,13 @@ class GoesAway:
 def test_check_of_a_redis_that_goes_away_meanwhile_shows_what_was_found_until_then(
     redis_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert main(["ledger", "init", "--redis-url", redis_url]) == FINE
+    capsys.readouterr()
     monkeypatch.setattr(doctor, "connect", lambda config: GoesAway(connect(config)))
     assert main(["check", "--redis-url", redis_url, "--domain-source", "ledger"]) == UNREACHABLE
     out = capsys.readouterr().out
     assert "WARN  redis:" in out
-    assert "FAIL  ledger: redis://" in out
+    assert "ok    ledger: redis://" in out
     assert out.count("it is gone\n      -> check redis.url") == 2
 
 

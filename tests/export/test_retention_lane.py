@@ -78,7 +78,7 @@ def test_a_project_that_is_refused_is_named_and_the_others_go_on(ledger: Ledger,
     state = lane.state()
     assert (state.up, state.errors) == (False, {"wrong_type": 1})
     assert state.last_error is not None
-    assert state.last_error.startswith(f"days up to {LAST_GONE} stay in 1 of 3 projects: b: WRONGTYPE")
+    assert state.last_error.startswith("days are not ended in 1 of 3 projects: b: WRONGTYPE")
 
 
 def test_where_redis_goes_away_in_the_middle_the_rest_is_not_tried(ledger: Ledger, server: RedisServer) -> None:

@@ -134,9 +134,10 @@ def test_the_last_push_goes_out_with_what_the_other_lanes_have_while_one_hangs(
 
 def test_no_point_begins_after_its_time_and_what_has_a_birth_begins_with_it(sink: Sink, redis_url: str) -> None:
     AsynqWriter(redis_url).pending("default")
-    Ledger(redis_url).write(*story())
+    ledger = Ledger(redis_url)
+    ledger.write(*story())
     loaded = replace(config(sink, redis_url), domain=DomainConfig(source="ledger"))
-    birth_us = int(AsynqWriter(redis_url).redis.get("oq:birth"))  # type: ignore[arg-type]
+    birth_us = ledger.upkeep.contract().birth_us
     assert Pipeline(loaded).shutdown()
     metrics = last(sink)
     sums = {name: list(metric.sum.data_points) for name, metric in metrics.items() if metric.HasField("sum")}

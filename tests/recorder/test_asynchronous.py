@@ -27,10 +27,12 @@ class HangingStore(LedgerStore):
         super().__init__(connect(NOWHERE))
         self.deadlines: list[float] = []
 
-    def write(self, records: Iterable[Record], deadline: float, *, under_day: str | None = None) -> Written:
+    def write_each(
+        self, records: Iterable[Record], deadline: float, *, under_day: str | None = None
+    ) -> dict[str, Written | WriteError]:
         self.deadlines.append(deadline)
         time.sleep(max(0.0, deadline - time.monotonic()))
-        raise WriteError("timeout", "no answer")
+        return {record.project: WriteError("timeout", "no answer") for record in records}
 
 
 async def grouped(recorder: Recorder, event_id: str) -> str:

@@ -14,6 +14,7 @@ from otel_queue.lifecycle import EventCreated
 from otel_queue.middleware import PROJECT, Task, compose, grouped, recorded
 from otel_queue.redis_client import connect
 from otel_queue.worker import Worker, ledger_writer
+from tests.ledger.ledgers import Ledger
 from tests.recorder.reading import of, sums
 from tests.servers.process import free_port, wait_until
 from tests.servers.proxy import slow_proxy
@@ -85,7 +86,8 @@ def test_handlers_succeed_memory_is_bounded_and_what_is_lost_is_told(
 
 
 def test_what_was_queued_while_redis_was_away_arrives_when_it_is_back() -> None:
-    with redis_server() as server:
+    with redis_server(args=["--appendonly", "yes", "--appendfsync", "always"]) as server:
+        Ledger(server.url).close()
         config = Config(redis=RedisConfig(url=server.url))
         worker = Worker(config, ledger=lambda: ledger_writer(config))
         server.kill()
