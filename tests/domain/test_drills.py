@@ -84,6 +84,7 @@ def client(redis_server: RedisServer) -> Iterator[Any]:
 
 def changed(client: Any, *days: str) -> None:
     """As a writer leaves it: readers look at days that changed, and go on with what they know of the others."""
+    client.hsetnx("oq:{P}:meta", "contract", client.get("oq:contract"))
     sequence = client.hincrby("oq:{P}:meta", "sequence", 1)
     client.zadd("oq:{P}:days", dict.fromkeys(days, sequence))
 
@@ -215,8 +216,8 @@ def test_a_ledger_that_is_gone(installation: Installation, client: Any, fault: s
         reasons = ("no_birth",) if fault == "flushed" else ("project_lost", "day_lost", "day_unlisted", "group_lost")
         assert any(found.value("otel_queue_errors_total", lane="ledger", reason=reason) for reason in reasons)
 
-        begun = "the ledger begins now\n" if fault == "flushed" else "the ledger has begun already\n"
-        assert installation.run("ledger init") == begun
+        begun = "the ledger begins now" if fault == "flushed" else "the ledger has begun already"
+        assert installation.run("ledger init").startswith(f"{begun}\n")
         installation.run("seed --pause 0")
         installation.run("reconcile --pause 0")
         found = exporter.scrape_until(lambda found: comes_from(found) == "ledger", what="it returns", within=60)
