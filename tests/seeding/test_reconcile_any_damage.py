@@ -51,9 +51,10 @@ def damage_rows(gateway: Gateway, made: Tables, chance: random.Random) -> None:
 
 def damage_ledger(ledger: Ledger, client: Any, made: Tables, chance: random.Random) -> None:
     """Keys, fields and ids that were lost, counts that are off, records of nobody knows what."""
-    keys = sorted(client.keys("oq:{*}:*:2*") + client.keys("oq:{*}:*:undated"))
+    patterns = ("oq:{*}:*:2*", "oq:{*}:undated", "oq:{*}:*:undated:*")
+    keys = sorted({key for pattern in patterns for key in client.keys(pattern)})
     for key in chance.sample(keys, min(len(keys), 12)):
-        if b":processing:" in key or (b":counts:" in key and chance.random() < 0.3):
+        if b":processing:" in key or key.endswith(b"}:undated") or (b":counts:" in key and chance.random() < 0.3):
             client.delete(key)
         elif b":counts:" in key:
             client.hincrby(key, chance.choice(client.hkeys(key)), chance.choice((-1, 1, 5)))
