@@ -18,11 +18,16 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceResponse,
 )
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import add_MetricsServiceServicer_to_server
+from opentelemetry.sdk.metrics.export import MetricExportResult, MetricsData, ResourceMetrics
 
 from otel_queue.config import load_config
+from otel_queue.export.otlp import otlp_exporter
+from otel_queue.export.points import SeriesPoints
+from otel_queue.samples import Family
 from otel_queue.worker import Worker
+from tests.export.ways_out import RESOURCE, metrics_of
 
-Seen = list[tuple[dict[str, str], ExportMetricsServiceRequest]]
+Seen = list[tuple[dict[str, Any], ExportMetricsServiceRequest]]
 
 
 class Files:
@@ -80,7 +85,8 @@ def over_grpc(files: Files) -> Iterator[tuple[int, Seen]]:
 
     class Service:
         def Export(self, request: Any, context: Any) -> ExportMetricsServiceResponse:  # noqa: N802 # its name in gRPC
-            seen.append((dict(context.invocation_metadata()), request))
+            deadline = {"grpc-timeout": context.time_remaining()}  # gRPC keeps this header for itself
+            seen.append((dict(context.invocation_metadata()) | deadline, request))
             return ExportMetricsServiceResponse()
 
     server = grpc.server(ThreadPoolExecutor(2))
@@ -127,6 +133,28 @@ def test_a_push_has_the_certificates_and_headers_of_the_variables(protocol: str,
     assert request.resource_metrics
     if protocol != "grpc":  # where the compression is the transport's
         assert headers["content-encoding"] == "gzip"
+
+
+def test_by_grpc_messages_have_so_many_points_and_the_timeout_of_the_variables(tmp_path: Path) -> None:
+    files = Files(tmp_path)
+    data = MetricsData([ResourceMetrics(RESOURCE, [], "")])
+    sizes = Family("asynq_queue_size", [((f"q{number}",), 1.0) for number in range(5)], 0.0, "test")
+    with over_grpc(files) as (port, seen):
+        variables = {
+            "ENDPOINT": f"https://localhost:{port}",
+            "PROTOCOL": "grpc",
+            "CERTIFICATE": str(files.authority),
+            "CLIENT_CERTIFICATE": str(files.client),
+            "CLIENT_KEY": str(files.key),
+            "TIMEOUT": "60",
+        }
+        config = load_config({}, {f"OTEL_EXPORTER_OTLP_{name}": value for name, value in variables.items()})
+        exporter = otlp_exporter(config.opentelemetry, most_points=2)
+        assert exporter.export(SeriesPoints({}).beside(data, [sizes])) is MetricExportResult.SUCCESS
+        exporter.shutdown()
+    assert [len(metrics_of(request)[sizes.name].gauge.data_points) for _, request in seen] == [2, 2, 1]
+    # The wire has three digits of it, rounded up.
+    assert all(10.0 < headers["grpc-timeout"] < 61.0 for headers, _ in seen)
 
 
 @pytest.mark.parametrize("missing", ["CERTIFICATE", "CLIENT_CERTIFICATE"])
