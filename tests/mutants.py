@@ -42,7 +42,7 @@ CLOSEST: Final[Mapping[str, Sequence[str]]] = {
     ),
     "export": (
         "tests/export", "tests/unit/test_otlp.py", "tests/unit/test_text.py", "tests/unit/test_instruments.py",
-        "tests/unit/test_self_metrics.py", "tests/fuzz/test_texts.py", "tests/contract",
+        "tests/unit/test_self_metrics.py", "tests/fuzz/test_texts.py", "tests/fuzz/test_found.py", "tests/contract",
         "tests/domain/test_compatibility.py",
     ),
     "ledger": ("tests/ledger", "tests/fuzz/test_ledger_reads.py", "tests/fuzz/test_records.py"),

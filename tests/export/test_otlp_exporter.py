@@ -18,7 +18,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceResponse,
 )
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import add_MetricsServiceServicer_to_server
-from opentelemetry.sdk.metrics.export import MetricExportResult, MetricsData, ResourceMetrics
+from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData, ResourceMetrics
 
 from otel_queue.config import load_config
 from otel_queue.export.otlp import otlp_exporter
@@ -80,7 +80,7 @@ def over_http(files: Files) -> Iterator[tuple[int, Seen]]:
 
 
 @contextmanager
-def over_grpc(files: Files) -> Iterator[tuple[int, Seen]]:
+def over_grpc(files: Files, *options: tuple[str, int]) -> Iterator[tuple[int, Seen]]:
     seen: Seen = []
 
     class Service:
@@ -89,7 +89,7 @@ def over_grpc(files: Files) -> Iterator[tuple[int, Seen]]:
             seen.append((dict(context.invocation_metadata()) | deadline, request))
             return ExportMetricsServiceResponse()
 
-    server = grpc.server(ThreadPoolExecutor(2))
+    server = grpc.server(ThreadPoolExecutor(2), options=options)
     add_MetricsServiceServicer_to_server(Service(), server)  # type: ignore[no-untyped-call]
     pair = (files.server.private_key_pem.bytes(), files.server.cert_chain_pems[0].bytes())
     credentials = grpc.ssl_server_credentials([pair], files.authority.read_bytes(), require_client_auth=True)
@@ -135,26 +135,46 @@ def test_a_push_has_the_certificates_and_headers_of_the_variables(protocol: str,
         assert headers["content-encoding"] == "gzip"
 
 
-def test_by_grpc_messages_have_so_many_points_and_the_timeout_of_the_variables(tmp_path: Path) -> None:
+def grpc_exporter(files: Files, port: int, **variables: str) -> MetricExporter:
+    """With messages of two points."""
+    variables |= {
+        "ENDPOINT": f"https://localhost:{port}",
+        "PROTOCOL": "grpc",
+        "CERTIFICATE": str(files.authority),
+        "CLIENT_CERTIFICATE": str(files.client),
+        "CLIENT_KEY": str(files.key),
+    }
+    config = load_config({}, {f"OTEL_EXPORTER_OTLP_{name}": value for name, value in variables.items()})
+    return otlp_exporter(config.opentelemetry, most_points=2)
+
+
+SIZES = Family("asynq_queue_size", [((f"q{number}",), 1.0) for number in range(5)], 0.0, "test")
+DATA = SeriesPoints({}).beside(MetricsData([ResourceMetrics(RESOURCE, [], "")]), [SIZES])
+
+
+def test_a_grpc_push_is_split_into_messages_with_the_timeout_of_the_variables(tmp_path: Path) -> None:
     files = Files(tmp_path)
-    data = MetricsData([ResourceMetrics(RESOURCE, [], "")])
-    sizes = Family("asynq_queue_size", [((f"q{number}",), 1.0) for number in range(5)], 0.0, "test")
     with over_grpc(files) as (port, seen):
-        variables = {
-            "ENDPOINT": f"https://localhost:{port}",
-            "PROTOCOL": "grpc",
-            "CERTIFICATE": str(files.authority),
-            "CLIENT_CERTIFICATE": str(files.client),
-            "CLIENT_KEY": str(files.key),
-            "TIMEOUT": "60",
-        }
-        config = load_config({}, {f"OTEL_EXPORTER_OTLP_{name}": value for name, value in variables.items()})
-        exporter = otlp_exporter(config.opentelemetry, most_points=2)
-        assert exporter.export(SeriesPoints({}).beside(data, [sizes])) is MetricExportResult.SUCCESS
+        exporter = grpc_exporter(files, port, TIMEOUT="60")
+        assert exporter.export(DATA) is MetricExportResult.SUCCESS
         exporter.shutdown()
-    assert [len(metrics_of(request)[sizes.name].gauge.data_points) for _, request in seen] == [2, 2, 1]
+    assert [len(metrics_of(request)[SIZES.name].gauge.data_points) for _, request in seen] == [2, 2, 1]
     # The wire has three digits of it, rounded up.
     assert all(10.0 < headers["grpc-timeout"] < 61.0 for headers, _ in seen)
+
+
+@pytest.mark.parametrize(
+    ("compression", "result"), [("gzip", MetricExportResult.FAILURE), ("none", MetricExportResult.SUCCESS)]
+)
+def test_by_grpc_a_push_is_compressed_only_where_the_variables_say_so(
+    compression: str, result: MetricExportResult, tmp_path: Path
+) -> None:
+    files = Files(tmp_path)
+    # The server sees no header of it; this one knows no compression, and refuses it.
+    with over_grpc(files, ("grpc.compression_enabled_algorithms_bitset", 1)) as (port, _):
+        exporter = grpc_exporter(files, port, COMPRESSION=compression)
+        assert exporter.export(DATA) is result
+        exporter.shutdown()
 
 
 @pytest.mark.parametrize("missing", ["CERTIFICATE", "CLIENT_CERTIFICATE"])

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
 
 from otel_queue.catalog import CATALOG, exported_by
 from otel_queue.export.instruments import meter_provider, views
@@ -57,6 +58,16 @@ def test_the_scope_is_the_package_and_its_version() -> None:
     assert (scope.scope.name, scope.scope.version) == ("otel_queue", __version__)
     [metric] = scope.metrics
     assert (metric.name, metric.unit, metric.description) == (STATES.name, "{task}", CATALOG[STATES.name].description)
+
+
+def test_a_span_that_is_open_at_collection_is_no_exemplar_of_what_was_measured_elsewhere() -> None:
+    reader = InMemoryMetricReader()
+    meter_provider([CATALOG[STATES.name]], {STATES.name: STATES}.get, [reader], Resource({}), {})
+    with TracerProvider(shutdown_on_exit=False).get_tracer("test").start_as_current_span("scrape"):
+        data = reader.get_metrics_data()
+    assert data is not None
+    [metric] = data.resource_metrics[0].scope_metrics[0].metrics
+    assert [list(point.exemplars) for point in metric.data.data_points] == [[], [], []]
 
 
 _READER_OF_A_PROVIDER = """

@@ -229,6 +229,12 @@ def test_an_exception_out_of_a_collection_is_counted_and_ends_nothing() -> None:
     assert push.state().errors == {"export": 1}
 
 
+def test_a_push_that_sends_nothing_has_not_arrived() -> None:
+    push = OtlpPush(Broken(), interval_seconds=LONG, collection=nullcontext, target="test")
+    assert push.push() is False  # no provider has its reader
+    assert push.state().last_error == "test did not accept the export; the log says why"
+
+
 def test_shutdown_gives_up_on_a_collector_that_never_answers() -> None:
     with collector() as there:
         there.hold.clear()
