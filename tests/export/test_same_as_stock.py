@@ -1,5 +1,7 @@
 """Series that are aggregated already read as if the SDK's own reader had written them."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -52,6 +54,18 @@ def test_awkward_label_values_come_back_as_they_were(accept: str) -> None:
     text = own_text(accept, Family(INFO.name, [(told, 1.0)], 1.0, "ledger"))
     found = parsed(text, openmetrics=accept == OPENMETRICS)
     assert found[INFO.name] == {frozenset(zip(INFO.keys, told, strict=True)): 1.0}
+
+
+@pytest.mark.parametrize("accept", FORMATS)
+@pytest.mark.parametrize("name", [ATTEMPTS.name, "convoy_event_queue_backlog_seconds"])
+def test_an_awkward_description_is_written_as_the_stock_reader_writes_it(
+    accept: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described = {**CATALOG, name: replace(CATALOG[name], description=NASTY)}
+    for module in ("otel_queue.export.series", "tests.export.ways_out"):
+        monkeypatch.setattr(f"{module}.CATALOG", described)
+    family = Family(name, [(tuple(CATALOG[name].keys), 1.0)], 1.0, "ledger")
+    assert sorted(own_text(accept, family).split("\n")) == sorted(stock_text(accept, family).split("\n"))
 
 
 def test_openmetrics_names_a_counters_family_without_total_and_its_samples_with_it() -> None:
