@@ -107,7 +107,9 @@ def test_a_push_that_arrives_says_when_it_did_and_how_long_it_took(caplog: pytes
         push.shutdown(LONG)
     assert (state.errors, state.last_error, state.recent) == ({}, None, ())
     assert before <= (state.last_success or 0.0) <= after
-    assert 0.0 < (state.duration_seconds or 0.0) + (state.age_seconds or 0.0) <= passed
+    assert state.duration_seconds
+    assert state.age_seconds
+    assert 0.0 < state.duration_seconds + state.age_seconds <= passed
     assert caplog.messages == ["lane otlp: pushing to test"]
 
 
