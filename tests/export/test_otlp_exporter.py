@@ -18,9 +18,10 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceResponse,
 )
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import add_MetricsServiceServicer_to_server
+from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData, ResourceMetrics
 
-from otel_queue.config import load_config
+from otel_queue.config import Config, load_config
 from otel_queue.export.otlp import otlp_exporter
 from otel_queue.export.points import SeriesPoints
 from otel_queue.samples import Family
@@ -111,41 +112,54 @@ def no_bundle_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 WAYS = {"http/protobuf": over_http, "grpc": over_grpc}
 
 
+def config(files: Files, port: int, protocol: str, **variables: str) -> Config:
+    """Trusts the server, and is trusted by it."""
+    variables = {
+        "ENDPOINT": f"https://localhost:{port}",
+        "PROTOCOL": protocol,
+        "CERTIFICATE": str(files.authority),
+        "CLIENT_CERTIFICATE": str(files.client),
+        "CLIENT_KEY": str(files.key),
+    } | variables
+    return load_config({}, {f"OTEL_EXPORTER_OTLP_{name}": value for name, value in variables.items()})
+
+
 @pytest.mark.parametrize("protocol", WAYS)
 def test_a_push_has_the_certificates_and_headers_of_the_variables(protocol: str, tmp_path: Path) -> None:
     files = Files(tmp_path)
     with WAYS[protocol](files) as (port, seen):
-        variables = {
-            "ENDPOINT": f"https://localhost:{port}",
-            "PROTOCOL": protocol,
-            "HEADERS": "authorization=Bearer%20s3cret,X-Scope=one",
-            "CERTIFICATE": str(files.authority),
-            "CLIENT_CERTIFICATE": str(files.client),
-            "CLIENT_KEY": str(files.key),
-            "COMPRESSION": "gzip",
-            "TIMEOUT": "10",
-        }
-        worker = Worker(load_config({}, {f"OTEL_EXPORTER_OTLP_{name}": value for name, value in variables.items()}))
+        headers = "authorization=Bearer%20s3cret,X-Scope=one"
+        worker = Worker(config(files, port, protocol, HEADERS=headers, COMPRESSION="gzip", TIMEOUT="10"))
         worker.recorder.ingest("p")
         assert worker.shutdown()
-    headers, request = seen[-1]
-    assert (headers["authorization"], headers["x-scope"]) == ("Bearer s3cret", "one")
+    told, request = seen[-1]
+    assert (told["authorization"], told["x-scope"]) == ("Bearer s3cret", "one")
     assert request.resource_metrics
     if protocol != "grpc":  # where the compression is the transport's
-        assert headers["content-encoding"] == "gzip"
+        assert told["content-encoding"] == "gzip"
+
+
+@pytest.mark.parametrize("protocol", WAYS)
+def test_by_either_protocol_a_worker_has_the_temporality_and_histograms_of_the_variables(
+    protocol: str, tmp_path: Path
+) -> None:
+    files = Files(tmp_path)
+    with WAYS[protocol](files) as (port, seen):
+        variables = {
+            "METRICS_TEMPORALITY_PREFERENCE": "delta",
+            "METRICS_DEFAULT_HISTOGRAM_AGGREGATION": "base2_exponential_bucket_histogram",
+        }
+        worker = Worker(config(files, port, protocol, **variables))
+        worker.recorder.attempt_made(project="p", attempt_id="1", succeeded=True, duration_seconds=0.1)
+        assert worker.shutdown()
+    duration = metrics_of(seen[-1][1])["convoy_event_delivery_attempt_duration_seconds"].exponential_histogram
+    assert duration.data_points[0].count == 1
+    assert duration.aggregation_temporality == AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA
 
 
 def grpc_exporter(files: Files, port: int, **variables: str) -> MetricExporter:
     """With messages of two points."""
-    variables |= {
-        "ENDPOINT": f"https://localhost:{port}",
-        "PROTOCOL": "grpc",
-        "CERTIFICATE": str(files.authority),
-        "CLIENT_CERTIFICATE": str(files.client),
-        "CLIENT_KEY": str(files.key),
-    }
-    config = load_config({}, {f"OTEL_EXPORTER_OTLP_{name}": value for name, value in variables.items()})
-    return otlp_exporter(config.opentelemetry, most_points=2)
+    return otlp_exporter(config(files, port, "grpc", **variables).opentelemetry, most_points=2)
 
 
 SIZES = Family("asynq_queue_size", [((f"q{number}",), 1.0) for number in range(5)], 0.0, "test")
@@ -183,12 +197,9 @@ def test_without_a_certificate_or_with_anothers_nothing_is_pushed(protocol: str,
     files = Files(tmp_path)
     with WAYS[protocol](files) as (port, seen):
         variables = {
-            "ENDPOINT": f"https://localhost:{port}",
-            "PROTOCOL": protocol,
-            "CERTIFICATE": str(files.stranger if missing == "CERTIFICATE" else files.authority),
+            "CERTIFICATE": {"CERTIFICATE": str(files.stranger)},
+            "CLIENT_CERTIFICATE": {"CLIENT_CERTIFICATE": "", "CLIENT_KEY": ""},
         }
-        if missing != "CLIENT_CERTIFICATE":
-            variables |= {"CLIENT_CERTIFICATE": str(files.client), "CLIENT_KEY": str(files.key)}
-        worker = Worker(load_config({}, {f"OTEL_EXPORTER_OTLP_{name}": value for name, value in variables.items()}))
+        worker = Worker(config(files, port, protocol, **variables[missing]))
         assert worker.shutdown(2.0) is False
     assert seen == []

@@ -119,7 +119,7 @@ def test_what_is_remembered_of_series_that_vanished_is_bounded_by_those_that_liv
     for turn in range(50):
         samples = [(("p", f"turn {turn} source {number}", "success"), 1.0) for number in range(20)]
         text.render([Family("convoy_event_queue_total", samples, 1.0, "ledger")], openmetrics=False)
-    assert sum(len(prefixes) for prefixes in text._prefixes.values()) <= 2 * 20
+        assert sum(len(prefixes) for prefixes in text._prefixes.values()) <= 2 * 20
 
 
 def test_two_formats_of_one_family_do_not_share_what_differs() -> None:
