@@ -18,7 +18,7 @@ NEW = LaneState("queue", None, None, None, None, {}, None)
 WELL = LaneState("otlp", True, 0.25, 1_700_000_000.0, 4.0, {}, None)
 ILL = LaneState("ledger", False, 0.0, None, None, {"timeout": 2, "connection": 1}, "ConnectionError: no")
 DOMAIN = {
-    EVENTS: Family(EVENTS, [(("p", "s", "success"), 3.0), (("p", "s", "failure"), 1.0)], 0.0, "ledger"),
+    EVENTS: Family(EVENTS, [(("p", "s", "success"), 3.0), (("p", "t", "failure"), 1.0)], 0.0, "ledger"),
     ATTEMPTS: Family(ATTEMPTS, [(("p", "e", "success", "200"), 3.0)], 0.0, "ledger"),
 }
 
