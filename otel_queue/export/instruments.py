@@ -86,6 +86,5 @@ def _observe(meter: Meter, row: Row, lookup: FamilyLookup, keys: tuple[str, ...]
     create = {
         "gauge": meter.create_observable_gauge,
         "counter": meter.create_observable_counter,
-        "updowncounter": meter.create_observable_up_down_counter,
     }[row.kind]
     create(row.name, callbacks=[callback], unit=row.unit, description=row.description)

@@ -2,14 +2,17 @@
 
 from dataclasses import replace
 from time import time_ns
+from typing import Any
 
 import pytest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
-from opentelemetry.sdk.metrics.export import MetricsData, ResourceMetrics
+from opentelemetry.sdk.metrics.export import MetricsData, ResourceMetrics, ScopeMetrics
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from otel_queue.catalog import CATALOG
 from otel_queue.export.points import SeriesPoints
 from otel_queue.samples import Family
+from otel_queue.version import __version__
 from tests.export.ways_out import (
     BUILD,
     CLASSIC,
@@ -140,3 +143,36 @@ def test_a_total_that_is_told_no_beginning_begins_with_the_process() -> None:
 
 def test_a_birth_ahead_of_the_clock_that_the_ledger_was_read_by_is_that_time() -> None:
     assert starts(SeriesPoints({}), time=NOW, start=NOW + 1.0) == (round(NOW * 1e9), round(NOW * 1e9))
+
+
+def test_without_series_or_without_a_resource_the_collected_data_goes_out_unchanged() -> None:
+    collected, empty = MetricsData([ResourceMetrics(RESOURCE, [], "")]), MetricsData([])
+    assert SeriesPoints({}).beside(collected, [Family(EVENTS.name, [], NOW, "ledger")]) is collected
+    assert SeriesPoints({}).beside(empty, ALL) is empty
+
+
+def test_a_series_keeps_its_attributes_object_from_one_push_to_the_next() -> None:
+    points = SeriesPoints({})
+    collected = MetricsData([ResourceMetrics(RESOURCE, [], "")])
+
+    def attributes(*families: Family) -> list[Any]:
+        [resource] = points.beside(collected, families).resource_metrics
+        metrics = [metric for scope in resource.scope_metrics for metric in scope.metrics]
+        return [point.attributes for metric in metrics for point in metric.data.data_points]
+
+    first, second = attributes(*ALL), attributes(*ALL)
+    assert all(before is after for before, after in zip(first, second, strict=True))
+    assert attributes(EVENTS) == [{"project": "p", "source": 'so "called" ü', "status": "success"}]
+
+
+def test_series_join_the_own_scope_of_the_first_resource_and_leave_the_rest_alone() -> None:
+    other = ScopeMetrics(InstrumentationScope("other", "1"), [], "schema")
+    own = ScopeMetrics(InstrumentationScope("otel_queue", __version__), [], "")
+    collected = MetricsData([ResourceMetrics(RESOURCE, [own, other], "s"), ResourceMetrics(RESOURCE, [], "last")])
+    first, last = SeriesPoints({}).beside(collected, [EVENTS]).resource_metrics
+    assert last is collected.resource_metrics[1]
+    assert (first.resource, first.schema_url) == (RESOURCE, "s")
+    kept, added = first.scope_metrics
+    assert kept is other
+    assert (added.scope, added.schema_url) == (own.scope, "")
+    assert [metric.name for metric in added.metrics] == [EVENTS.name]

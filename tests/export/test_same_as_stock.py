@@ -1,5 +1,7 @@
 """Series that are aggregated already read as if the SDK's own reader had written them."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -54,6 +56,18 @@ def test_awkward_label_values_come_back_as_they_were(accept: str) -> None:
     assert found[INFO.name] == {frozenset(zip(INFO.keys, told, strict=True)): 1.0}
 
 
+@pytest.mark.parametrize("accept", FORMATS)
+@pytest.mark.parametrize("name", [ATTEMPTS.name, "convoy_event_queue_backlog_seconds"])
+def test_an_awkward_description_is_written_as_the_stock_reader_writes_it(
+    accept: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described = {**CATALOG, name: replace(CATALOG[name], description=NASTY)}
+    for module in ("otel_queue.export.series", "tests.export.ways_out"):
+        monkeypatch.setattr(f"{module}.CATALOG", described)
+    family = Family(name, [(tuple(CATALOG[name].keys), 1.0)], 1.0, "ledger")
+    assert sorted(own_text(accept, family).split("\n")) == sorted(stock_text(accept, family).split("\n"))
+
+
 def test_openmetrics_names_a_counters_family_without_total_and_its_samples_with_it() -> None:
     family = Family(ATTEMPTS.name, [(("p", "e", "success", "200"), 3.0)], 1.0, "ledger")
     lines = own_text(OPENMETRICS, family).splitlines()
@@ -105,7 +119,7 @@ def test_what_is_remembered_of_series_that_vanished_is_bounded_by_those_that_liv
     for turn in range(50):
         samples = [(("p", f"turn {turn} source {number}", "success"), 1.0) for number in range(20)]
         text.render([Family("convoy_event_queue_total", samples, 1.0, "ledger")], openmetrics=False)
-    assert sum(len(prefixes) for prefixes in text._prefixes.values()) <= 2 * 20
+        assert sum(len(prefixes) for prefixes in text._prefixes.values()) <= 2 * 20
 
 
 def test_two_formats_of_one_family_do_not_share_what_differs() -> None:

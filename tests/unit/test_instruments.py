@@ -1,14 +1,18 @@
 """What the readers get: asserted on points read back, not on mocks."""
 
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 
 import pytest
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
 
 from otel_queue.catalog import CATALOG, exported_by
 from otel_queue.export.instruments import meter_provider, views
 from otel_queue.samples import Family
+from otel_queue.version import __version__
 
 Points = dict[tuple[tuple[str, str], ...], float]
 
@@ -43,6 +47,44 @@ def test_every_sample_is_a_point_with_the_keys_of_its_row() -> None:
         (("queue", "a"), ("state", "active")): 2.0,
         (("queue", "b"), ("state", "pending")): 4.0,
     }
+
+
+def test_the_scope_is_the_package_and_its_version() -> None:
+    reader = InMemoryMetricReader()
+    meter_provider([CATALOG[STATES.name]], {STATES.name: STATES}.get, [reader], Resource({}), {})
+    data = reader.get_metrics_data()
+    assert data is not None
+    [scope] = data.resource_metrics[0].scope_metrics
+    assert (scope.scope.name, scope.scope.version) == ("otel_queue", __version__)
+    [metric] = scope.metrics
+    assert (metric.name, metric.unit, metric.description) == (STATES.name, "{task}", CATALOG[STATES.name].description)
+
+
+def test_a_span_that_is_open_at_collection_is_no_exemplar_of_what_was_measured_elsewhere() -> None:
+    reader = InMemoryMetricReader()
+    meter_provider([CATALOG[STATES.name]], {STATES.name: STATES}.get, [reader], Resource({}), {})
+    with TracerProvider(shutdown_on_exit=False).get_tracer("test").start_as_current_span("scrape"):
+        data = reader.get_metrics_data()
+    assert data is not None
+    [metric] = data.resource_metrics[0].scope_metrics[0].metrics
+    assert [list(point.exemplars) for point in metric.data.data_points] == [[], [], []]
+
+
+_READER_OF_A_PROVIDER = """
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.resources import Resource
+from otel_queue.export.instruments import meter_provider
+
+class Reader(InMemoryMetricReader):
+    def shutdown(self, *_, **__):
+        print("a last push")
+
+provider = meter_provider([], {}.get, [Reader()], Resource({}), {})
+"""
+
+
+def test_a_provider_does_not_shut_down_its_readers_when_the_process_ends() -> None:
+    assert subprocess.run([sys.executable, "-c", _READER_OF_A_PROVIDER], capture_output=True, check=True).stdout == b""
 
 
 def test_a_family_without_samples_has_no_points() -> None:

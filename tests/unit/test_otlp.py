@@ -1,6 +1,8 @@
 """Push against collectors that answer, refuse, break and never answer."""
 
+import logging
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -9,13 +11,14 @@ from typing import Any
 import pytest
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult
+from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData
 from opentelemetry.sdk.resources import Resource
 
 from otel_queue.catalog import CATALOG
 from otel_queue.export.instruments import meter_provider
 from otel_queue.export.otlp import Collection, OtlpPush, ticks
 from otel_queue.samples import Family
+from otel_queue.status import LaneState, RecentError
 from tests.unit.locks import WatchedLock, waits_for
 
 LONG = 30.0
@@ -69,6 +72,12 @@ def push_to(exporter: MetricExporter, interval: float = LONG, collection: Collec
     return push
 
 
+def told_here(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What this thread logged of its pushes; one of an earlier test may still be ending."""
+    here = threading.get_ident()
+    return [each.getMessage() for each in caplog.records if each.name.startswith("otel_queue") and each.thread == here]
+
+
 def test_a_push_carries_names_keys_and_values() -> None:
     with collector() as there:
         push = push_to(OTLPMetricExporter(endpoint=there.url))
@@ -90,6 +99,37 @@ def test_the_first_push_comes_at_once_and_the_last_one_at_shutdown() -> None:
         assert len(there.received) == 2
 
 
+def test_before_the_first_push_nothing_is_known_but_where_it_goes() -> None:
+    assert push_to(Broken()).state() == LaneState("otlp", None, None, None, None, {}, None, source="test")
+
+
+def test_a_push_that_arrives_says_when_it_did_and_how_long_it_took(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with collector() as there:
+        push = push_to(OTLPMetricExporter(endpoint=there.url))
+        before, began = time.time(), time.monotonic()
+        push.push()
+        state, after, passed = push.state(), time.time(), time.monotonic() - began
+        push.shutdown(LONG)
+    assert (state.errors, state.last_error, state.recent) == ({}, None, ())
+    assert before <= (state.last_success or 0.0) <= after
+    assert state.duration_seconds
+    assert state.age_seconds
+    assert 0.0 < state.duration_seconds + state.age_seconds <= passed
+    assert told_here(caplog) == ["lane otlp: pushing to test"]
+
+
+def test_a_push_that_fails_is_among_the_recent_errors_with_its_words_and_times() -> None:
+    push = push_to(Broken())
+    before = time.time()
+    push.push()
+    push.push()
+    [error] = push.state().recent
+    assert error == RecentError("otlp", "export", "RuntimeError: a bug", error.first, error.last, 2)
+    assert before <= error.first <= error.last <= time.time()
+    assert push.state().last_success is None
+
+
 def test_a_refused_push_is_an_error_that_shows_and_the_next_one_recovers(caplog: pytest.LogCaptureFixture) -> None:
     with collector() as there:
         push = push_to(OTLPMetricExporter(endpoint=there.url))
@@ -97,12 +137,12 @@ def test_a_refused_push_is_an_error_that_shows_and_the_next_one_recovers(caplog:
         push.push()
         push.push()
         assert (push.state().up, push.state().errors) == (False, {"export": 2})
-        assert push.state().last_error
+        assert push.state().last_error == "test did not accept the export; the log says why"
         there.status = 200
         push.push()
         assert push.state().up is True
         push.shutdown(LONG)
-    assert caplog.text.count("lane otlp: failing") == 1
+    assert told_here(caplog) == ["lane otlp: failing: test did not accept the export; the log says why"]
 
 
 class Broken(MetricExporter):
@@ -134,6 +174,60 @@ def test_no_exception_ends_the_export_thread() -> None:
     assert state.last_error == "RuntimeError: a bug"
 
 
+class Hanging(Broken):
+    """Comes back neither from an export nor from its shutdown before it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_go_on = threading.Event()
+
+    def export(self, *_: Any, **__: Any) -> Any:
+        self.exported.release()
+        self.may_go_on.wait()
+
+    def shutdown(self, timeout_millis: float = 0, **_: Any) -> None:
+        self.may_go_on.wait()
+
+
+def test_hanging_threads_have_names_and_delay_neither_shutdown_nor_the_end_of_the_process() -> None:
+    exporter, before = Hanging(), set(threading.enumerate())
+    push = push_to(exporter)
+    push.start()
+    assert exporter.exported.acquire(timeout=LONG)
+    assert push.shutdown(0.0) is False
+    hanging = set(threading.enumerate()) - before
+    exporter.may_go_on.set()
+    for thread in hanging:
+        thread.join(LONG)
+    assert {thread.name: thread.daemon for thread in hanging} == {
+        "otel-queue-otlp": True,
+        "otel-queue-otlp-last": True,
+        "otel-queue-otlp-close": True,
+    }
+
+
+def test_the_exporter_gets_the_timeouts_and_options_that_the_sdk_gives() -> None:
+    told: list[Any] = []
+
+    class Told(Broken):
+        def export(self, metrics_data: MetricsData, timeout_millis: float = 0, **others: Any) -> MetricExportResult:
+            told.append((timeout_millis, others))
+            return MetricExportResult.SUCCESS
+
+        def force_flush(self, timeout_millis: float = 0) -> bool:
+            told.append(timeout_millis)
+            return False
+
+        def shutdown(self, timeout_millis: float = 0, **others: Any) -> None:
+            told.append((timeout_millis, others))
+
+    watched = push_to(Told())._exporter
+    watched.export(MetricsData([]), 5.0, more=1)
+    assert watched.force_flush(6.0) is False
+    watched.shutdown(7.0, more=2)
+    assert told == [(5.0, {"more": 1}), 6.0, (7.0, {"more": 2})]
+
+
 def test_an_exception_out_of_a_collection_is_counted_and_ends_nothing() -> None:
     def no_collection(_: float | None) -> AbstractContextManager[None]:
         raise ValueError("no lanes")
@@ -141,6 +235,12 @@ def test_an_exception_out_of_a_collection_is_counted_and_ends_nothing() -> None:
     push = OtlpPush(Broken(), interval_seconds=LONG, collection=no_collection, target="test")
     push.push()
     assert push.state().errors == {"export": 1}
+
+
+def test_a_push_that_sends_nothing_has_not_arrived() -> None:
+    push = OtlpPush(Broken(), interval_seconds=LONG, collection=nullcontext, target="test")
+    assert push.push() is False  # no provider has its reader
+    assert push.state().last_error == "test did not accept the export; the log says why"
 
 
 def test_shutdown_gives_up_on_a_collector_that_never_answers() -> None:

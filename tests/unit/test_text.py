@@ -61,6 +61,14 @@ def test_scrapes_of_one_moment_share_the_rendered_text_per_format() -> None:
     assert b"later" in text.render("")[1]
 
 
+def test_scrapes_that_share_for_no_time_are_each_rendered_even_in_one_moment() -> None:
+    samples = [(("q",), 1.0)]
+    text = exposition(Family("asynq_queue_size", samples, 0.0, "test"), share_seconds=0.0)
+    text.render("")
+    samples.append((("later",), 2.0))
+    assert b"later" in text.render("")[1]
+
+
 def test_scrapers_of_different_formats_do_not_take_each_others_text_away() -> None:
     clock = [0.0]
     samples = [(("q",), 1.0)]
