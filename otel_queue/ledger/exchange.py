@@ -25,6 +25,8 @@ from otel_queue.redis_client import (
 
 # The nodes of a day behind the first: how many a level has, and the number of its first; as in states.lua.
 NODES_OF_A_LEVEL: Final = (16, 256, 4096)
+# How many nodes undated ids are kept in.
+UNDATED_NODES: Final = 4096
 _FIRST: Final = {16: 1, 256: 17, 4096: 273, 0: 0}
 _NODE_ENTRIES: Final = 128
 _CHUNK: Final = 512
@@ -78,18 +80,23 @@ class Exchange:
                 return
             level = [base + b":%d" % (_FIRST[size] + number) for number in range(size)]
 
-    def undated(self, of: ProjectKeys, kind: bytes, low: int | str, high: int | str) -> Iterator[tuple[bytes, bytes]]:
-        """Undated ids of a kind (b"d", b"e", b"a"), first seen on days of these numbers, and their states as kept."""
+    def undated(self, of: ProjectKeys, kind: bytes, day: int | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """Undated ids of a kind (b"d", b"e", b"a") and their states as kept; those of the day of a number, or all.
+
+        From where they are kept: the index of them serves only to end them, and may have been lost.
+        """
+        [has_any] = self.ask([request(of.meta, [("HGET", of.meta, "undated")])])[0]
+        if text(accepted(has_any)) is None:
+            return
         base = {b"d": of.deliveries, b"e": of.events, b"a": of.attempt_ids}[kind](UNDATED)
-        members = names(self.one(request(of.undated, [("ZRANGEBYSCORE", of.undated, low, high)])))
-        found = [member for member in members if member[:1] == kind]
-        for start in range(0, len(found), _CHUNK):
-            chunk = found[start : start + _CHUNK]
-            commands = [("HGET", base + b":%d" % int.from_bytes(member[1:3], "big"), member[3:]) for member in chunk]
-            for member, reply in zip(chunk, self.ask([request(of.undated, commands)])[0], strict=True):
-                state = text(accepted(reply))
-                if state is not None:
-                    yield member[3:], state
+        wanted = b"" if day is None else (day % 65_536).to_bytes(2, "big")
+        for start in range(0, UNDATED_NODES, _CHUNK):
+            commands = [("HGETALL", base + b":%d" % number) for number in range(start, start + _CHUNK)]
+            for reply in self.ask([request(of.meta, commands)])[0]:
+                flat = names(reply)
+                with taking_apart(f"{base!r}"):
+                    pairs = list(zip(flat[::2], flat[1::2], strict=True))
+                yield from ((id_, state) for id_, state in pairs if state.startswith(wanted))
 
     def close(self) -> None:
         """Ends the connections; a later question opens new ones."""

@@ -131,7 +131,7 @@ class Tracked:
         of = self._keys.project(place.project)
         held = self._exchange.nodes(of.meta, self._base(place))
         if place.day == UNDATED:
-            held = self._exchange.undated(of, place.kind[:1].encode(), "-inf", "+inf")
+            held = self._exchange.undated(of, place.kind[:1].encode())
         for stored, state in held:
             if state or place.kind == "attempt":  # else it is forgotten
                 yield stored, state

@@ -345,7 +345,7 @@ class Upkeep:
         for id_, state in self._exchange.nodes(of.meta, base):
             yield day, id_, state
         number = number_of_day(day)
-        for id_, state in self._exchange.undated(of, kind, number, number):
+        for id_, state in self._exchange.undated(of, kind, number):
             yield UNDATED, id_, state
 
 

@@ -74,6 +74,8 @@ end
 local function keep(node, id, state, of, is_new)
   if is_undated then
     redis.call('HSET', node, id, struct.pack('>I2', number_of_day(of)) .. state)
+    -- So that whoever looks for all of them looks where there are some.
+    if is_new then redis.call('HSET', KEYS[1], 'undated', 1) end
     return
   end
   redis.call('HSET', node, id, state)
