@@ -208,7 +208,7 @@ def _redis_benchmark(server: RedisServer, client: redis.Redis, name: str, record
         *("EVALSHA", script(name).sha.decode(), str(len(call.keys)), *(key.decode() for key in call.keys)),
         *arguments,
     ]
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    said = subprocess.run(command, check=True, capture_output=True, text=True, errors="replace").stdout
     calls_per_second = float(said.splitlines()[-1].rsplit('","', 7)[1])
     return len(records) / MOST_RECORDS / calls_per_second
 
