@@ -211,7 +211,7 @@ class Upkeep:
         for day in folded:
             self._exchange.call("fold_day", (of.meta, of.days), ("", day))
         self._announce(project, len(folded))
-        undated = self._end_undated(of, settled_now) if settled_now else 0
+        undated = self._end_undated(of, settled_now) if settled_now and self._has_undated(of) else 0
         return Settled(len(past), len(folded), undated, self.free_groups(project) if past or folded or undated else 0)
 
     def _settled_through(self, of: ProjectKeys) -> str:
@@ -233,6 +233,9 @@ class Upkeep:
                 break
             first += nodes
         self._exchange.call("settle_day", (of.meta, of.deliveries(day), of.events(day)), ("", day))
+
+    def _has_undated(self, of: ProjectKeys) -> bool:
+        return integer(self._exchange.one(request(of.undated, [("EXISTS", of.undated)]))) == 1
 
     def _end_undated(self, of: ProjectKeys, through: str) -> int:
         ended = 0

@@ -179,8 +179,9 @@ def _end_the_tracking_of_days(url: str) -> bool:
         closing(redis.Redis.from_url(unrestricted(url))) as client,
         closing(ledger_store(Config(redis=RedisConfig(url=unrestricted(url))))) as store,
     ):
-        old = StatusSet("Q", ulid(now_us() - 3 * DAY_US, 1), "processing", now_us())
-        store.write([old], time.monotonic() + 30)
+        # One of a day that ends, and one that tells no day.
+        ids = (ulid(now_us() - 3 * DAY_US, 1), "legacy")
+        store.write([StatusSet("Q", id_, "processing", now_us()) for id_ in ids], time.monotonic() + 30)
         agree_on(client, rules=(Rule(track_days=1),))
     return True
 
