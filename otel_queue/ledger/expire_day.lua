@@ -37,6 +37,12 @@ if redis.call('HEXISTS', KEYS[1], 'settled') == 1 then
     end
   end
 end
+local undated = PREFIX .. 'undated'
+for _, member in ipairs(redis.call('ZRANGEBYSCORE', undated, OPEN_FROM, OPEN_FROM + number_of_day(day))) do
+  local _, node, id = undated_place(member)
+  redis.call('HDEL', node, id)
+  redis.call('ZREM', undated, member)
+end
 close('expired')
 if had > 0 then redis.call('HINCRBY', KEYS[1], 'sequence', 1) end
 return had

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Final, NamedTuple, TypeVar
 
 from otel_queue.errors import OtelQueueError, ReadError, WriteError
@@ -103,26 +104,36 @@ class Upkeep:
     def add_rule(self, rule: Rule) -> Contract:
         """Makes the rule hold for ids from the day after tomorrow on, and gives it to every project.
 
-        By then every writer knows it: each goes by what its project has. A call that was ended half way is to be
-        repeated.
+        By then every writer knows it: each goes by what its project has. A project that it could not be given to gets it
+        when it is settled. Raises that project's error when all others have it.
         """
-        held, key = self.contract(), self.keys.contract
+        # Where the ledger's own contract lost its end, the projects have the rest of it.
+        held = max([self.contract(), *self._of_projects()], key=lambda contract: len(contract.rules))
+        key = self.keys.contract
         grown = held
         if replace(rule, from_day=held.rules[-1].from_day) != held.rules[-1]:
             grown = replace(held, rules=(*held.rules, replace(rule, from_day=self.day_before(-_DAYS_AHEAD))))
             self._exchange.one(request(key, [("SET", key, grown.text(), "XX")]))
-        for project in self.projects():
+
+        def bring(project: str) -> None:
             of = self.keys.project(project)
             # Naming no group numbers none, and brings the contract along.
             self._exchange.call("number_groups", (of.meta, of.groups), (grown.text(), UNDATED))
+
+        if failed := [error for _, error in close_each(self.projects(), bring) if error is not None]:
+            raise failed[0]
         return grown
 
     def _of_projects(self) -> Iterator[Contract]:
         for project in self.projects():
-            meta = self.keys.project(project).meta
-            told = text(self._exchange.one(request(meta, [("HGET", meta, "contract")])))
-            if told is not None:
-                yield parse_contract(told)
+            yield from self._of_project(project)
+
+    def _of_project(self, project: str) -> Iterator[Contract]:
+        """The contract that a project has, if it has one."""
+        meta = self.keys.project(project).meta
+        told = text(self._exchange.one(request(meta, [("HGET", meta, "contract")])))
+        if told is not None:
+            yield parse_contract(told)
 
     def day_before(self, days: int) -> str:
         """The UTC day `days` before today, YYYYMMDD, by Redis's clock."""
@@ -197,27 +208,34 @@ class Upkeep:
 
         Nothing that is exported changes by it. May be ended at any point, and repeated; any number may run at a time.
         """
-        contract, now, of = self.contract(), self._now_us() // 1_000_000, self.keys.project(project)
+        now, of = self._now_us() // 1_000_000, self.keys.project(project)
+        contract = self.contract()
+        for held in self._of_project(project):
+            # A project goes on with its own where the ledger's does not grow from it, but was lost and begun anew.
+            contract = contract if contract.text().startswith(held.text()) else held
+        told = contract.text()
 
         def is_past(day: str) -> bool:
-            return end_of(day) + contract.rule_of(day).track_days * 86_400 < now
+            return contract.all_tracked_until(day) < now
 
         settled_before, days = self._settled_through(of), list(self.days(project))
         past = [day for day in days if day > settled_before and is_past(day)]
         for day in past:
-            self._settle_day(of, day)
+            self._settle_day(of, day, told)
         settled_now = max([settled_before, *past])
         folded = [day for day in days if day <= settled_now and end_of(day) + _FOLDED_AFTER_DAYS * 86_400 < now]
         for day in folded:
-            self._exchange.call("fold_day", (of.meta, of.days), ("", day))
+            self._exchange.call("fold_day", (of.meta, of.days), (told, day))
         self._announce(project, len(folded))
-        undated = self._end_undated(of, settled_now) if settled_now and self._has_undated(of) else 0
+        # Also of a day that has no counts, or none any more, so that it was not settled.
+        last_past = next(day for back in count(1) if is_past(day := day_of(now * 1_000_000 - back * _DAY_US)))
+        undated = self._end_undated(of, last_past, told) if self._has_undated(of) else 0
         return Settled(len(past), len(folded), undated, self.free_groups(project) if past or folded or undated else 0)
 
     def _settled_through(self, of: ProjectKeys) -> str:
         return (text(self._exchange.one(request(of.meta, [("HGET", of.meta, "settled")]))) or b"").decode()
 
-    def _settle_day(self, of: ProjectKeys, day: str) -> None:
+    def _settle_day(self, of: ProjectKeys, day: str, told: bytes) -> None:
         first = 0
         for nodes in (1, *NODES_OF_A_LEVEL):
             starts = range(first, first + nodes, _NODES_AT_ONCE)
@@ -225,21 +243,21 @@ class Upkeep:
                 self._exchange.call(
                     "keep_open",
                     (of.meta, of.deliveries(day)),
-                    ("", day, start, min(start + _NODES_AT_ONCE, first + nodes) - 1),
+                    (told, day, start, min(start + _NODES_AT_ONCE, first + nodes) - 1),
                 )
                 for start in starts
             ]
             if not any(full):
                 break
             first += nodes
-        self._exchange.call("settle_day", (of.meta, of.deliveries(day), of.events(day)), ("", day))
+        self._exchange.call("settle_day", (of.meta, of.deliveries(day), of.events(day)), (told, day))
 
     def _has_undated(self, of: ProjectKeys) -> bool:
         return integer(self._exchange.one(request(of.undated, [("EXISTS", of.undated)]))) == 1
 
-    def _end_undated(self, of: ProjectKeys, through: str) -> int:
+    def _end_undated(self, of: ProjectKeys, through: str, told: bytes) -> int:
         ended = 0
-        while looked := integer(self._exchange.call("end_undated", (of.meta,), ("", through, _IDS_AT_ONCE))):
+        while looked := integer(self._exchange.call("end_undated", (of.meta,), (told, through, _IDS_AT_ONCE))):
             ended += looked
         return ended
 

@@ -96,8 +96,8 @@ class Project:
     events: dict[tuple[str, bytes], Event] = field(default_factory=dict)
     attempt_ids: dict[tuple[str, bytes], str] = field(default_factory=dict)
     open: dict[bytes, Delivery] = field(default_factory=dict)
-    unlisted: set[bytes] = field(default_factory=set)
-    """Undated deliveries that were open when their day was ended."""
+    open_undated: set[bytes] = field(default_factory=set)
+    """Undated deliveries of days that were settled or ended, which are not final."""
 
     def is_expired(self, day: str) -> bool:
         return day <= self.marks.get("expired", "")
@@ -242,6 +242,8 @@ class _Call:
         if project.is_expired(day) or (not before and (project.is_settled(day) or self.is_past())):
             self.results["late"] += 1
             return
+        if self.day == UNDATED and project.is_settled(day):
+            project.open_undated.add(id_)
         at, was_ahead = self.clamp(int(told_at))
         record_kind, is_set = int(is_created), is_created == b"0"
         after = self._with_status(before, day, int(status), at, is_set, int(told_at) if was_ahead else None)
@@ -261,6 +263,7 @@ class _Call:
             project.deliveries[self.day, id_] = after
             if project.is_settled(day) and after.status >= FIRST_FINAL:
                 del project.deliveries[self.day, id_]
+                project.open_undated.discard(id_)
         self.move(member, before and (before.group, str(before.status)), (after.group, str(after.status)))
         index = project.index.setdefault(member, set())
         if before and before.status == PROCESSING:
@@ -365,6 +368,9 @@ class _Call:
                 del ids[key]
         for id_ in [id_ for id_, held in project.open.items() if held.day <= day]:
             del project.open[id_]
+        for id_ in [id_ for id_ in project.open_undated if project.deliveries[UNDATED, id_].day <= day]:
+            del project.deliveries[UNDATED, id_]
+            project.open_undated.discard(id_)
         project.marks["expired"] = max(day, project.marks.get("expired", ""))
         if gone:
             project.sequence += 1
@@ -386,6 +392,11 @@ class _Call:
             del project.events[key]
         del project.marks["settling"]
         project.marks[SETTLED] = day
+        assert not self._is_any_tracked(day), f"{day} is settled, and a day before it is still tracked"
+
+    def _is_any_tracked(self, through: str) -> bool:
+        days = [day_of(end_of(through) - back * DAY_SECONDS - 1) for back in range(40)]
+        return any(end_of(day) + rule_of(self.contract, day).track_days * DAY_SECONDS >= self.now for day in days)
 
     def fold_day(self, _: Sequence[bytes]) -> None:
         project, day = self.of, self.day
@@ -410,7 +421,7 @@ class _Call:
             elif project.deliveries[UNDATED, id_].status >= FIRST_FINAL or project.is_expired(_day):
                 del project.deliveries[UNDATED, id_]
             else:
-                project.unlisted.add(id_)
+                project.open_undated.add(id_)
 
     def free_groups(self, words: Sequence[bytes]) -> None:
         if str(self.of.sequence).encode() == words[0]:
@@ -426,7 +437,7 @@ class _Call:
 def _listed(project: Project, through: str) -> Iterator[tuple[str, str, bytes]]:
     """Undated ids of days up to `through`: the day, the kind's letter, the id."""
     for (kept, id_), held in project.deliveries.items():
-        if kept == UNDATED and held.day <= through and id_ not in project.unlisted:
+        if kept == UNDATED and held.day <= through and id_ not in project.open_undated:
             yield held.day, "d", id_
     for (kept, id_), event in project.events.items():
         if kept == UNDATED and event.day <= through:

@@ -64,6 +64,18 @@ end
 local function end_of(of) return (MARCH_2000 + number_of_day(of) + 1) * 86400 end
 local function tracked_until_of(of) return end_of(of) + rule_of(of).track_days * 86400 end
 
+-- The Unix second until which the day or one before it is tracked: an earlier rule may track its days longer.
+local function all_tracked_until(of)
+  local latest, before = tracked_until_of(of)
+  for from, track_days in contract:gmatch('(%d+):(%d+):%d+:%d+;') do
+    if from > of then break end
+    -- The last day of a rule ends where the next rule begins.
+    if before then latest = math.max(latest, end_of(from) + (before - 1) * 86400) end
+    before = tonumber(track_days)
+  end
+  return latest
+end
+
 -- The UTC day that it is now.
 local function today() return day_of_number(math.floor(time[1] / 86400) - MARCH_2000) end
 

@@ -62,12 +62,12 @@ local function find(base, id, hash)
   return node, state, day
 end
 
--- Lists an undated id of a kind, each time that it is told: an index that was lost grows again. What still stands of a
--- settled day has been ended.
+-- Lists an undated id of a kind, each time that it is told: an index that was lost grows again. Of a settled day only
+-- deliveries are still known.
 local function list_undated(letter, node, id, of)
-  if is_undated and not is_settled(of) then
-    redis.call('ZADD', PREFIX .. 'undated', number_of_day(of), undated_member(letter, node, id))
-  end
+  if not is_undated or (is_settled(of) and letter ~= 'd') then return end
+  local score = number_of_day(of) + (is_settled(of) and OPEN_FROM or 0)
+  redis.call('ZADD', PREFIX .. 'undated', score, undated_member(letter, node, id))
 end
 
 -- Keeps the state of an id that counts under the day `of`.
@@ -89,6 +89,7 @@ end
 local function keep_open(node, id, state, of, status)
   if is_settled(of) and status >= DISCARDED then
     redis.call('HDEL', node, id)
+    if is_undated then redis.call('ZREM', PREFIX .. 'undated', undated_member('d', node, id)) end
   elseif of == settling and not is_undated then
     -- The day is being settled: what was copied already is to be as it is here.
     if status >= DISCARDED then redis.call('HDEL', open_node(id), id) else redis.call('HSET', open_node(id), id, state) end

@@ -5,7 +5,8 @@
 --   deliveries:undated:N, events:undated:N, attempt-ids:undated:N  HASH  undated ids, by hash modulo 4096; permanent, an id
 --     goes from there when its day has ended
 --   undated   ZSET  undated ids by the number of the day of their first sight: a letter for the kind (d, e, a), the number
---     of the hash (2 bytes), the id; permanent; serves to end them
+--     of the hash (2 bytes), the id; OPEN_FROM is added for a delivery that stays open after its day; permanent; serves to
+--     end them
 --   open:N    HASH  deliveries of settled days that are not final, by the last byte of their id; permanent, an id goes when
 --     it is final or expired
 
@@ -15,6 +16,7 @@ local NODE_ENTRIES, FANOUTS = 128, {1, 16, 256, 4096}
 
 local PREFIX = KEYS[1]:sub(1, -5)
 local UNDATED_NODES, OPEN_NODES = 4096, 256
+local OPEN_FROM = 65536
 local DISCARDED = 4  -- from this rank on a status is final
 
 local function open_node(id) return PREFIX .. 'open:' .. id:byte(-1) end
@@ -22,6 +24,14 @@ local function open_node(id) return PREFIX .. 'open:' .. id:byte(-1) end
 -- An undated id, kept in `node`, in the index that serves to end it.
 local function undated_member(letter, node, id)
   return letter .. struct.pack('>I2', tonumber(node:match('%d+$'))) .. id
+end
+
+local BASES = {d = 'deliveries', e = 'events', a = 'attempt-ids'}
+
+-- What a member of the index is of: the letter of its kind, its node, and the id.
+local function undated_place(member)
+  local letter, number = struct.unpack('>c1I2', member)
+  return letter, PREFIX .. BASES[letter] .. ':undated:' .. number, member:sub(4)
 end
 
 local function day_of_ulid(id) return day_of_number(math.floor(struct.unpack('>I6', id) / 86400000) - MARCH_2000) end
