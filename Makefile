@@ -10,7 +10,7 @@ JOBS   ?= 5
 # Every program of a new machine that the tests call. Their Redis and PostgreSQL are those of wheels.
 BARE   := cat chmod dirname env git make mkdir nohup od rm setpriv sh sleep tr
 
-.PHONY: demo test test-bare check e2e bench soak mutants programs docs clean
+.PHONY: demo test test-bare check e2e bench soak simulate mutants programs docs clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -49,6 +49,9 @@ soak: $(STAMP) ## an hour of the whole pipeline under load, a fault a minute; or
 mutants: $(STAMP) ## small changes to a room of the package, and how many its tests notice: ARGS='redis_client --sample 50'
 	@$(BIN)/python -m pip install --quiet --editable '.[mutants]'
 	@$(BIN)/python -m tests.mutants $(ARGS)
+
+simulate: $(STAMP) ## schedules of faults drawn from seeds, on virtual time: ARGS="--schedules 2000", "--planted", "--show --seed 7"
+	@$(BIN)/python -m tests.simulation $(ARGS)
 
 programs: $(STAMP) ## the Go programs that tests need, built beforehand; minutes the first time
 	$(BIN)/python -m tests.go_program

@@ -1,10 +1,11 @@
 """What a server's ledger holds, worked out from docs/ledger-protocol.md in plain Python, call by call.
 
 Unlike the oracle of tests/ledger it follows the order of the calls and Redis's time, so it knows what came late, what was
-set back, what was settled, and what a server has lost. It knows nothing of nodes, bytes and TTLs.
+set back, what was settled, and what a server has lost. It knows nothing of bytes and TTLs, and of nodes only how many ids the first one holds.
 """
 
 import datetime
+import functools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ UNDATED: Final = "undated"
 SETTLED: Final = "settled"
 PROCESSING: Final = 2
 FIRST_FINAL: Final = 4
+NODE_ENTRIES: Final = 3
 _WEEK: Final = 7
 _FARTHEST: Final = 2**55
 _EPOCH: Final = datetime.datetime(1970, 1, 1)
@@ -24,6 +26,7 @@ def day_of(seconds: int) -> str:
     return f"{_EPOCH + datetime.timedelta(seconds=seconds):%Y%m%d}"
 
 
+@functools.cache
 def end_of(day: str) -> int:
     return int((datetime.datetime.strptime(day, "%Y%m%d") - _EPOCH).total_seconds()) + DAY_SECONDS
 
@@ -35,6 +38,7 @@ class Rule(NamedTuple):
     most_groups: int
 
 
+@functools.cache
 def rule_of(contract: str, day: str) -> Rule:
     rules = [rule.split(":") for rule in contract.split(";")[3:-1]]
     return [Rule(each[0], *map(int, each[1:])) for each in rules if each[0] <= day][-1]
@@ -96,6 +100,8 @@ class Project:
     events: dict[tuple[str, bytes], Event] = field(default_factory=dict)
     attempt_ids: dict[tuple[str, bytes], str] = field(default_factory=dict)
     open: dict[bytes, Delivery] = field(default_factory=dict)
+    copied_whole: bool = False
+    """Whether all of the day that is being settled was copied, or only its first node."""
     open_undated: set[bytes] = field(default_factory=set)
     """Undated deliveries of days that were settled or ended, which are not final."""
 
@@ -140,15 +146,15 @@ class Reference:
         self.projects: dict[str, Project] = {}
         self.announced: dict[str, int] = {}
 
-    def call(self, script: str, project: str, arguments: Sequence[bytes], now_us: int) -> None:
-        """A call that Redis ran without an error."""
+    def call(self, script: str, project: str, arguments: Sequence[bytes], now_us: int, reply: object) -> None:
+        """A call that Redis ran without an error, and what it answered."""
         if script == "announce":
             number = max(self.announced.values(), default=0) + 1
             self.announced.update((name.decode(), number) for name in arguments)
             return
         held = self.projects.setdefault(project, Project())
         _forget_old(held, now_us // 1_000_000)
-        run = _Call(held, arguments[0].decode(), arguments[1].decode(), now_us)
+        run = _Call(held, arguments[0].decode(), arguments[1].decode(), now_us, reply)
         getattr(run, script)(arguments[2:])
 
     def pass_time(self, now_us: int) -> None:
@@ -157,12 +163,19 @@ class Reference:
 
 
 def _forget_old(project: Project, now: int) -> None:
-    """Ids end a week after their tracking where nobody settled their day, attempts a day after their window."""
+    """Ids end a week after their tracking where nobody settled their day, attempts a day after their window.
+
+    Where somebody began to settle it, the copies stay.
+    """
 
     def is_over(day: str, days: int) -> bool:
         return day != UNDATED and end_of(day) + days * DAY_SECONDS <= now
 
-    contract = project.contract
+    contract, settling = project.contract, project.marks.get("settling")
+    if settling and is_over(settling, rule_of(contract, settling).track_days + _WEEK):
+        of_day = [(key[1], held) for key, held in project.deliveries.items() if key[0] == settling]
+        copied = of_day if project.copied_whole else of_day[:NODE_ENTRIES]
+        project.open.update({id_: held for id_, held in copied if held.status < FIRST_FINAL})
     for ids in (project.deliveries, project.events):
         for key in [key for key in ids if is_over(key[0], rule_of(contract, key[0]).track_days + _WEEK)]:
             del ids[key]
@@ -173,8 +186,8 @@ def _forget_old(project: Project, now: int) -> None:
 class _Call:
     """One call of a script; a method for each script, with the arguments behind the day."""
 
-    def __init__(self, project: Project, told: str, day: str, now_us: int) -> None:
-        self.of = project
+    def __init__(self, project: Project, told: str, day: str, now_us: int, reply: object) -> None:
+        self.of, self.reply = project, reply
         self.now_us, self.now = now_us, now_us // 1_000_000
         self.today = day_of(self.now)
         self.told, self.day = told, day
@@ -375,9 +388,15 @@ class _Call:
         if gone:
             project.sequence += 1
 
-    def keep_open(self, _: Sequence[bytes]) -> None:
-        if not self.of.is_settled(self.day):
-            self.of.marks["settling"] = self.day
+    def keep_open(self, words: Sequence[bytes]) -> None:
+        project = self.of
+        if project.is_settled(self.day):
+            return
+        is_first = words[0] == b"0"
+        if project.marks.get("settling") != self.day:
+            project.copied_whole = False
+        project.marks["settling"] = self.day
+        project.copied_whole = project.copied_whole or not is_first or self.reply == 0
 
     def settle_day(self, _: Sequence[bytes]) -> None:
         project, day = self.of, self.day

@@ -102,7 +102,7 @@ class Draw:
         self._positions = positions
         self._told: list[list[int]] = [[] for _ in range(positions)]
         # How rough this world is: a calm one shows what a rough one would hide.
-        self._roughness = chance.choice((0.0, 0.5, 1.0, 2.0))
+        self._roughness = chance.choice((0.0, 1.0, 1.0, 2.0, 3.0))
         self._jumps = chance.choice((0.0, 0.5, 1.0))
         self._lies = chance.choice((0.0, 0.04))
 
@@ -177,10 +177,14 @@ class Draw:
             position += chance.randint(0, 6)
             say("status", chance.choice(FINAL_STATUSES))
 
-    def _step(self, kind: str, actor: str = "", *what: object, exchanges: int = 0) -> None:
+    def _step(
+        self, kind: str, actor: str = "", *what: object, exchanges: int = 0, is_disturbed: bool | None = None
+    ) -> None:
         """`exchanges` is how many of it may go wrong, or have others come in between."""
         chance = self.chance
         fates = ("lost", "unanswered", "cut")
+        if is_disturbed is None:
+            is_disturbed = chance.random() < 0.25
         self.plan.steps.append(
             Step(
                 len(self.plan.steps),
@@ -190,13 +194,16 @@ class Draw:
                 tuple(
                     chance.choice(fates) if chance.random() < 0.03 * self._roughness else "" for _ in range(exchanges)
                 ),
-                tuple(chance.choice((0, 0, 0, 1, 2, 4)) for _ in range(exchanges)) if chance.random() < 0.25 else (),
+                tuple(chance.choice((0, 0, 0, 1, 2, 4)) for _ in range(exchanges)) if is_disturbed else (),
             )
         )
 
     def _draw_position(self, position: int) -> None:
         chance, plan = self.chance, self.plan
-        self._step("wait", "", self._pause())
+        pause = self._pause()
+        self._step("wait", "", pause)
+        if pause > DAY and chance.random() < 0.5:
+            self._settle_while_records_come(position)
         for number in self._told[position]:
             writer = chance.choice(list(plan.writers))
             self._step("tell", writer, number, exchanges=3 if plan.writers[writer] == "waiting" else 0)
@@ -211,6 +218,26 @@ class Draw:
         self._draw_upkeep()
         if chance.random() < 0.12 * self._roughness:
             self._draw_fault()
+
+    def _settle_while_records_come(self, position: int) -> None:
+        """Deliveries of days that are over go on while their days are settled."""
+        chance, sayings = self.chance, self.plan.sayings
+        earlier = [sayings[number] for told in self._told[:position] for number in told]
+        known = [saying for saying in earlier if saying.kind in ("created", "status")]
+        if not known:
+            return
+        project, writer = chance.choice(known).project, chance.choice(list(self.plan.writers))
+        for saying in [each for each in known if each.project == project][-6:]:
+            if chance.random() < 0.5:
+                sayings.append(
+                    Saying(
+                        "status", project, saying.number, self._offset(), saying.age_us, saying.is_undated,
+                        chance.choice(("processing", "retry", *FINAL_STATUSES)), saying.labels,
+                    )
+                )  # fmt: skip
+                self._step("tell", writer, len(sayings) - 1)
+        self._step("settle", "operator-0", project, exchanges=14, is_disturbed=True)
+        self._step("turn", writer, exchanges=4)
 
     def _pause(self) -> int:
         kind = self.chance.random()
@@ -231,15 +258,20 @@ class Draw:
             self._step("say expired", chance.choice(list(self.plan.writers)), project, chance.randint(0, 4))
         elif kind < 0.22:
             self._step("describe", chance.choice(list(self.plan.writers)), project, self._offset(), chance.choice("AB"))
-        elif kind < 0.23:
+        elif kind < 0.25:
+            self._step("free", "operator-1", project, exchanges=6, is_disturbed=chance.random() < 0.7)
+        elif kind < 0.265:
             rule = Rule(chance.randint(1, 4), chance.randint(1, 3), chance.choice((2, 4, 1000)))
             self._step("add rule", "operator-0", rule, exchanges=3)
 
     def _draw_fault(self) -> None:
-        chance, server = self.chance, self.chance.randrange(self.plan.servers)
+        chance, plan, server = self.chance, self.plan, self.chance.randrange(self.plan.servers)
         kind = chance.choice(("dead", "hole", "full", "refusing", "lost tail", "crash", "damaged", "mend", "mend"))
         if kind == "lost tail":
-            self._step("lose", "", server, chance.choice((1, 2, 3, 5, 10, 1_000_000)))
+            exporter = chance.choice(plan.exporters)
+            self._step("read", exporter, exchanges=8)
+            self._step("lose", "", server, chance.choice((1, 2, 4, 8, 16, 16, 30, 1_000_000)))
+            self._step("read", exporter, exchanges=8)
         elif kind == "crash":
             self._step("crash", chance.choice(list(self.plan.writers)))
         elif kind == "damaged":

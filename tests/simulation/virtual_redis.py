@@ -8,7 +8,7 @@ import hashlib
 import re
 import socket
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from typing import Any, Final
 
@@ -16,12 +16,11 @@ import hiredis
 
 from otel_queue.ledger.scripts import script
 from otel_queue.redis_client import ErrorReply, Reply
+from tests.simulation.reference import NODE_ENTRIES
 
 Words = tuple[bytes, ...]
 Patch = tuple[str, str, str]
 """A change to a script: name of its file, text that is there, text that comes in its place."""
-
-NODE_ENTRIES: Final = 3
 
 _CLOCK: Final = b"sim:now"
 _ENDS: Final = b"sim:ends"
@@ -78,7 +77,7 @@ def _has_part(text: bytes, part: str) -> bool:
 class Write:
     """Something that a server was told and did not refuse: when, whether it was full, and the words.
 
-    Of a script's call also its name, the project, and ARGV.
+    Of a script's call also its name, the project, ARGV, and what it answered.
     """
 
     now_us: int
@@ -87,6 +86,7 @@ class Write:
     script: str = ""
     project: str = ""
     arguments: Words = ()
+    reply: Reply = None
 
 
 @dataclass(slots=True, eq=False)
@@ -151,8 +151,9 @@ class VirtualRedis:
             for (index, write), reply in zip(sent, replies, strict=True):
                 answers[index] = reply
                 if write.words[0] not in _READS and not isinstance(reply, ErrorReply):
-                    server.writes.append(write)
-                    self._written(server, write)
+                    written = replace(write, reply=reply)
+                    server.writes.append(written)
+                    self._written(server, written)
         for words, answer in zip(commands, answers, strict=True):
             self._trace(repr((server.number, now_us, words, answer)).encode())
         return answers
