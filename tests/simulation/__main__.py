@@ -19,7 +19,7 @@ from tests.simulation.shrinking import shrink
 from tests.simulation.virtual_redis import Scripts
 from tests.simulation.virtual_world import World
 
-_FAULTS: Final = (
+FAULTS: Final = (
     "dead", "hole", "full", "refuse", "damage", "lose", "crash", "exchange lost", "exchange unanswered", "exchange cut",
 )  # fmt: skip
 
@@ -49,7 +49,7 @@ def play(schedule: Schedule, redis_port: int, scripts: Scripts) -> tuple[Counter
 def play_seeds(seeds: Sequence[int], bug: Bug | None = None, *, stops_at_failure: bool = False) -> Outcome:
     """Plays the schedules of these seeds on a Redis of their own."""
     outcome = Outcome(Counter(), {}, [])
-    with redis_server() as server, (bug.code() if bug else BUGS[0].code()):
+    with redis_server() as server, bug.code() if bug else BUGS[0].code():
         scripts = Scripts(bug.patches if bug else ())
         for seed in seeds:
             happened, failure, trace = play(draw(seed), server.port, scripts)
@@ -74,15 +74,15 @@ def main() -> int:
     if options.planted:
         return _plant(seeds, options.jobs)
     if options.show:
-        print(*draw(options.seed).steps, sep="\n")
+        _say("\n".join(map(str, draw(options.seed).steps)))
         seeds = seeds[:1]
     started = time.perf_counter()
     found = _in_parts(seeds, options.jobs)
     seconds = time.perf_counter() - started
     _print_happened(found.happened)
     digest = hashlib.sha256("".join(found.hashes).encode()).hexdigest()
-    print(f"{len(seeds)} schedules from seed {seeds[0]}, commit {_commit()}: {len(found.failures)} failed")
-    print(f"{len(seeds) / seconds:.1f} schedules a second; trace {digest[:32]}")
+    _say(f"{len(seeds)} schedules from seed {seeds[0]}, commit {_commit()}: {len(found.failures)} failed")
+    _say(f"{len(seeds) / seconds:.1f} schedules a second; trace {digest[:32]}")
     for seed, failure in list(found.failures.items())[:3]:
         _explain(seed, failure)
     return 1 if found.failures else 0
@@ -110,14 +110,14 @@ def _plant(seeds: Sequence[int], jobs: int) -> int:
     for number, bug in enumerate(BUGS):
         found = _in_parts(seeds, jobs, number)
         is_found = is_found and bool(found.failures)
-        print(f"{len(found.failures):6} of {len(seeds)}: {bug.what}", flush=True)
+        _say(f"{len(found.failures):6} of {len(seeds)}: {bug.what}")
     return 0 if is_found else 1
 
 
 def _print_happened(happened: Counter[str]) -> None:
-    for name in _FAULTS:
-        print(f"{happened[name]:9} {name}")
-    print(f"{sum(happened.values()):9} steps, {happened['tell']} records told, {happened['read']} reads")
+    for name in FAULTS:
+        _say(f"{happened[name]:9} {name}")
+    _say(f"{sum(happened.values()):9} steps, {happened['tell']} records told, {happened['read']} reads")
 
 
 def _explain(seed: int, failure: str) -> None:
@@ -126,7 +126,13 @@ def _explain(seed: int, failure: str) -> None:
         scripts = Scripts()
         smaller = shrink(draw(seed), lambda schedule: play(schedule, server.port, scripts)[1])
         failure = play(smaller, server.port, scripts)[1] or failure
-    print(f"\nseed {seed}: {failure[:2000]}\n{len(smaller.steps)} steps are enough:", *smaller.steps, sep="\n")
+    _say(f"\nseed {seed}: {failure[:2000]}\n{len(smaller.steps)} steps are enough:")
+    _say("\n".join(map(str, smaller.steps)))
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 def _commit() -> str:

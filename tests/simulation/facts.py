@@ -1,6 +1,7 @@
 """What a call tells the ledger, and what a record has to become: worked out from docs/ledger-protocol.md alone."""
 
 import zlib
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from otel_queue.lifecycle import (
@@ -68,7 +69,7 @@ def fact_of(record: Record) -> Fact:
             return _fact("expire_day", record, record.day, [])
 
 
-def _fact(script: str, record: Record, day: str, words: list[bytes | str | int]) -> Fact:
+def _fact(script: str, record: Record, day: str, words: Sequence[object]) -> Fact:
     return Fact(script, record.project, day, tuple(w if isinstance(w, bytes) else str(w).encode() for w in words))
 
 

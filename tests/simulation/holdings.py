@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from otel_queue.ledger.states import delivery_state, event_state
-from tests.simulation.reference import SETTLED, UNDATED, Delivery, Project, Reference
+from tests.simulation.reference import SETTLED, Delivery, Project, Reference, day_of
 
 Ask = Callable[..., Any]
 _MARKS: Final = ("expired", "settled", "settling", "folded")
@@ -41,7 +41,12 @@ def _assert_same_project(ask: Ask, name: str, keys: dict[str, list[bytes]], of: 
     groups = ask(b"HGETALL", prefix + b"groups")
     numbered = dict(zip(groups[::2], groups[1::2], strict=True))
     _same(name, "groups", {k: int(v) for k, v in numbered.items() if not k.startswith(b"#")}, of.groups)
-    _same(name, "numbers", {int(k[1:]): v for k, v in numbered.items() if k.startswith(b"#")}, {v: k for k, v in of.groups.items()})
+    _same(
+        name,
+        "numbers",
+        {int(k[1:]): v for k, v in numbered.items() if k.startswith(b"#")},
+        {v: k for k, v in of.groups.items()},
+    )
     attempts = ask(b"HGETALL", prefix + b"attempts")
     _same(name, "attempts", dict(zip(attempts[::2], map(int, attempts[1::2]), strict=True)), dict(of.attempts))
     _assert_same_counts(ask, name, keys, of)
@@ -59,8 +64,12 @@ def _assert_same_counts(ask: Ask, name: str, keys: dict[str, list[bytes]], of: P
     assert all(count > 0 for held in counts.values() for count in held.values()), (name, counts)
     index = {_last(key): {_member(each) for each in ask(b"ZRANGE", key, b"0", b"-1")} for key in keys["processing"]}
     _same(name, "index", index, {day: held for day, held in of.index.items() if held})
-    in_index = {(day, group): sum(each[0] == group for each in held) for day, held in index.items() for group, _, _ in held}
-    counted = {(day, group): count for day, held in counts.items() for (group, kind), count in held.items() if kind == "2"}
+    in_index = {
+        (day, group): sum(each[0] == group for each in held) for day, held in index.items() for group, _, _ in held
+    }
+    counted = {
+        (day, group): count for day, held in counts.items() for (group, kind), count in held.items() if kind == "2"
+    }
     _same(name, "sums", in_index, counted)
     days = {day.decode() for day in ask(b"ZRANGE", b"oq:{%s}:days" % name.encode(), b"0", b"-1")}
     _same(name, "days", days - {"attempts"}, {*counts})
@@ -86,7 +95,12 @@ def _assert_same_ids(ask: Ask, name: str, keys: dict[str, list[bytes]], of: Proj
         day = key.decode().split(":")[3]
         if day > settled:
             events.update((day, id_, *event_state(day, id_, state)) for id_, state in _raw(ask, key))
-    _same(name, "events", events, Counter((day, id_, held.group, held.at) for (day, id_), held in of.events.items() if day > settled))
+    _same(
+        name,
+        "events",
+        events,
+        Counter((day, id_, held.group, held.at) for (day, id_), held in of.events.items() if day > settled),
+    )
     attempts = Counter((key.decode().split(":")[3], id_) for key in keys["attempt-ids"] for id_, _ in _raw(ask, key))
     _same(name, "attempt ids", attempts, Counter([*of.attempt_ids]))
 
@@ -102,8 +116,6 @@ def _state_of(held: Delivery) -> tuple[Any, ...]:
 
 
 def _day_of_id(id_: bytes) -> str:
-    from tests.simulation.reference import day_of
-
     return day_of(int.from_bytes(id_[:6], "big") // 1000)
 
 

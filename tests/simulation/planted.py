@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 from unittest import mock
 
-from otel_queue.ledger import contract, held, lanes, registry
+from otel_queue.ledger import changes, contract, held, lanes, registry
 from otel_queue.ledger.identity import end_of
 from tests.simulation.virtual_redis import Patch
 
@@ -29,8 +29,8 @@ def _nothing_is_held() -> Iterator[None]:
 @contextmanager
 def _every_history_is_the_same() -> Iterator[None]:
     with (
-        mock.patch.object(registry, "history_of", lambda reply: b""),
-        mock.patch("otel_queue.ledger.changes.history_of", lambda reply: b""),
+        mock.patch.object(registry, "history_of", return_value=b""),
+        mock.patch.object(changes, "history_of", return_value=b""),
     ):
         yield
 
@@ -62,7 +62,13 @@ BUGS: Final = (
     ),
     Bug(
         "a status set back counts although a later one was set back before",
-        [("record_deliveries", "local is_new = not was_ahead or is_new_ahead(", "local is_new = true or is_new_ahead(")],
+        [
+            (
+                "record_deliveries",
+                "local is_new = not was_ahead or is_new_ahead(",
+                "local is_new = true or is_new_ahead(",
+            )
+        ],
     ),
     Bug(
         "a time far ahead of Redis stands as told",

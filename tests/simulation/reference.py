@@ -1,7 +1,8 @@
 """What a server's ledger holds, worked out from docs/ledger-protocol.md in plain Python, call by call.
 
-Unlike the oracle of tests/ledger it follows the order of the calls and Redis's time, so it knows what came late, what was
-set back, what was settled, and what a server has lost. It knows nothing of bytes and TTLs, and of nodes only how many ids the first one holds.
+Unlike the oracle of tests/ledger it follows the order of the calls and Redis's time, so it knows what came late, what
+was set back, what was settled, and what a server has lost. It knows nothing of bytes and TTLs, and of nodes only how
+many ids the first one holds.
 """
 
 import datetime
@@ -277,7 +278,7 @@ class _Call:
             if project.is_settled(day) and after.status >= FIRST_FINAL:
                 del project.deliveries[self.day, id_]
                 project.open_undated.discard(id_)
-        self.move(member, before and (before.group, str(before.status)), (after.group, str(after.status)))
+        self.move(member, (before.group, str(before.status)) if before else None, (after.group, str(after.status)))
         index = project.index.setdefault(member, set())
         if before and before.status == PROCESSING:
             index.discard((before.group, before.created, id_))
@@ -298,9 +299,7 @@ class _Call:
             return held
         return _changed(held, status=status, status_at=at, is_set=is_set)
 
-    def _with_labels(
-        self, before: Delivery | None, after: Delivery, record: Told, words: Sequence[bytes]
-    ) -> Delivery:
+    def _with_labels(self, before: Delivery | None, after: Delivery, record: Told, words: Sequence[bytes]) -> Delivery:
         held = _labels(self.of, before)
         said = [record._replace(value=word) for word in words]
         merged = [_better(one, other) for one, other in zip(held, said, strict=True)]
@@ -330,7 +329,7 @@ class _Call:
         self.results["changed"] += 1
         after = Event(day, at, self.number_of(b"event" + source))
         project.events[key] = after
-        self.move(day, before and (before.group, "e"), (after.group, "e"))
+        self.move(day, (before.group, "e") if before else None, (after.group, "e"))
 
     def record_attempts(self, words: Sequence[bytes]) -> None:
         if self.day != UNDATED:

@@ -16,6 +16,7 @@ HOUR: Final = 60 * MINUTE
 DAY: Final = 24 * HOUR
 
 START_US: Final = 1_795_478_400_000_000  # 2026-11-24
+OPERATORS: Final = ("operator-0", "operator-1")
 ENDPOINTS: Final = ("alpha", "beta", "gamma", "delta")
 EVENT_TYPES: Final = ("paid", "refunded")
 SOURCES: Final = ("shop", "till", None)
@@ -94,7 +95,9 @@ class Draw:
             seed=seed,
             servers=servers,
             projects={name: chance.randrange(servers) for name in names},
-            writers={f"worker-{n}": chance.choice(("buffered", "buffered", "waiting")) for n in range(chance.randint(1, 3))},
+            writers={
+                f"worker-{n}": chance.choice(("buffered", "buffered", "waiting")) for n in range(chance.randint(1, 3))
+            },
             exporters=tuple(f"exporter-{n}" for n in range(chance.randint(1, 2))),
             rule=Rule(chance.randint(1, 3), chance.randint(1, 2), chance.choice((2, 4, 1000, 1000))),
             most_records=chance.choice((8, 10_000, 10_000, 10_000)),
@@ -104,6 +107,8 @@ class Draw:
         # How rough this world is: a calm one shows what a rough one would hide.
         self._roughness = chance.choice((0.0, 1.0, 1.0, 2.0, 3.0))
         self._jumps = chance.choice((0.0, 0.5, 1.0))
+        # Some go from day to day, and change their rules as they go.
+        self._days = chance.choice((0.0, 0.0, 0.4))
         self._lies = chance.choice((0.0, 0.04))
 
     def schedule(self) -> Schedule:
@@ -236,10 +241,12 @@ class Draw:
                     )
                 )  # fmt: skip
                 self._step("tell", writer, len(sayings) - 1)
-        self._step("settle", "operator-0", project, exchanges=14, is_disturbed=True)
+        self._step("settle", OPERATORS[0], project, exchanges=14, is_disturbed=True)
         self._step("turn", writer, exchanges=4)
 
     def _pause(self) -> int:
+        if self.chance.random() < self._days:
+            return self.chance.randint(4 * HOUR, 30 * HOUR)
         kind = self.chance.random()
         if kind < 0.12 * self._jumps:
             return self.chance.randint(HOUR, 4 * DAY)
@@ -251,18 +258,18 @@ class Draw:
         chance, project = self.chance, self.chance.choice(list(self.plan.projects))
         kind = chance.random()
         if kind < 0.15:
-            self._step("settle", chance.choice(("operator-0", "operator-1")), project, exchanges=12)
+            self._step("settle", chance.choice(OPERATORS), project, exchanges=12)
         elif kind < 0.17:
-            self._step("expire", "operator-0", project, chance.randint(0, 4), exchanges=3)
+            self._step("expire", OPERATORS[0], project, chance.randint(0, 4), exchanges=3)
         elif kind < 0.19:
             self._step("say expired", chance.choice(list(self.plan.writers)), project, chance.randint(0, 4))
         elif kind < 0.22:
             self._step("describe", chance.choice(list(self.plan.writers)), project, self._offset(), chance.choice("AB"))
         elif kind < 0.25:
-            self._step("free", "operator-1", project, exchanges=6, is_disturbed=chance.random() < 0.7)
-        elif kind < 0.265:
+            self._step("free", OPERATORS[1], project, exchanges=6, is_disturbed=chance.random() < 0.7)
+        elif kind < 0.26 + self._days / 20:
             rule = Rule(chance.randint(1, 4), chance.randint(1, 3), chance.choice((2, 4, 1000)))
-            self._step("add rule", "operator-0", rule, exchanges=3)
+            self._step("add rule", OPERATORS[0], rule, exchanges=3)
 
     def _draw_fault(self) -> None:
         chance, plan, server = self.chance, self.plan, self.chance.randrange(self.plan.servers)

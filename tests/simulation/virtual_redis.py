@@ -15,7 +15,7 @@ from typing import Any, Final
 import hiredis
 
 from otel_queue.ledger.scripts import script
-from otel_queue.redis_client import ErrorReply, Reply
+from otel_queue.redis_client import ErrorReply, Reply, pack
 from tests.simulation.reference import NODE_ENTRIES
 
 Words = tuple[bytes, ...]
@@ -49,7 +49,9 @@ class Scripts:
         self.text_of: dict[str, bytes] = {}
         self._own: dict[str, bytes] = {}
         patches = list(patches)
-        names = [path.name[:-4] for path in resources.files("otel_queue.ledger").iterdir() if path.name.endswith(".lua")]
+        names = [
+            path.name[:-4] for path in resources.files("otel_queue.ledger").iterdir() if path.name.endswith(".lua")
+        ]
         for name in sorted(names):
             told = script(name)
             text = told.text.decode()
@@ -109,7 +111,7 @@ class Server:
 
 
 class VirtualRedis:
-    """The servers of one schedule. `trace` is fed with everything that was asked and answered, `written` with each write."""
+    """The servers of one schedule. `trace` is fed with all that was asked and answered, `written` with each write."""
 
     def __init__(
         self,
@@ -209,7 +211,7 @@ class VirtualRedis:
         return self._ask([*before, *commands])[len(before) :]
 
     def _ask(self, commands: Sequence[Words]) -> list[Reply]:
-        self._socket.sendall(b"".join(hiredis.pack_command(words) for words in commands))
+        self._socket.sendall(b"".join(pack(*words) for words in commands))
         replies: list[Reply] = []
         while len(replies) < len(commands):
             reply = self._reader.gets()
