@@ -54,7 +54,7 @@ class Contract:
         return next(rule for rule in reversed(self.rules) if rule.from_day <= day)
 
     def all_tracked_until(self, day: str) -> int:
-        """The Unix second until which the day or one before it is tracked: an earlier rule may track its days longer."""
+        """The Unix second until which the day or one before it is tracked: an earlier rule may track longer."""
         # The last day of a rule ends where the next rule begins.
         ends = [
             end_of(following.from_day) + (rule.track_days - 1) * _DAY_SECONDS
