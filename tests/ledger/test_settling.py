@@ -118,7 +118,7 @@ def test_a_day_that_is_tracked_is_settled_by_nobody(ledger: Ledger, client: Any)
         ends(client, track_days=track_days)
         assert ledger.upkeep.settle("p") == (0, 0, 0, 0)
     for name in ("keep_open", "end_undated"):
-        with pytest.raises(redis.ResponseError, match=f"{DAY} is still tracked"):
+        with pytest.raises(redis.ResponseError, match=f"{DAY}, or a day before it, is still tracked"):
             run(client, name, DAY, 0, 0)
     assert run(client, "settle_day", DAY) == 0
     assert ledger.write(StatusSet("p", DONE, "retry", NOW_US)).changed == 1
@@ -253,23 +253,66 @@ def test_undated_ids_end_with_the_day_of_their_first_sight(ledger: Ledger, clien
     assert ledger.families()[DELIVERIES] == before[DELIVERIES]
     held = {id_ for key in client.keys("oq:{p}:*:undated:*") for id_ in client.hkeys(key)}
     assert held == {b"legacy-waiting"}, "what is not final stays known"
-    assert client.zcard("oq:{p}:undated") == 0
+    assert client.zcard("oq:{p}:undated") == 1
     assert ledger.write(StatusSet("p", "legacy-waiting", "failure", NOW_US + 1)) == (1, 0, 0, 0)
     assert statuses(ledger) == {"success": 1, "failure": 1}
-    assert client.keys("oq:{p}:*:undated:*") == []
+    assert client.keys("oq:{p}:*undated*") == []
+
+
+def test_an_undated_delivery_that_is_never_final_ends_when_its_day_expires(ledger: Ledger, client: Any) -> None:
+    """It used to stay for ever, since it had left the index with the others."""
+    ledger.write(*UNDATED)
+    seen_days_ago(client, 5)
+    ends(client)
+    ledger.upkeep.settle("p")
+    assert ledger.write(StatusSet("p", "legacy-waiting", "retry", NOW_US + 1)) == (1, 0, 0, 0)
+    ledger.upkeep.expire("p", DAY)
+    assert client.keys("oq:{p}:*undated*") == []
+    assert statuses(ledger) == {}
 
 
 def test_undated_ids_of_an_expired_day_are_late_and_go(ledger: Ledger, client: Any) -> None:
+    """They used to stay where no day was ever settled."""
     ledger.write(*UNDATED)
     seen_days_ago(client, 5)
     ledger.upkeep.expire("p", DAY)
     assert statuses(ledger) == {}
     assert ledger.write(StatusSet("p", "legacy-waiting", "failure", NOW_US + 1)) == (0, 0, 1, 0)
     ends(client)
-    ledger.write(*of_today())
-    client.hset("oq:{p}:meta", "settled", DAY)
     assert ledger.upkeep.settle("p").undated == 4
-    assert client.keys("oq:{p}:*:undated:*") == []
+    assert client.keys("oq:{p}:*undated*") == []
+
+
+def test_no_day_is_settled_while_one_before_it_is_tracked(ledger: Ledger, client: Any) -> None:
+    """A shorter rule used to settle the days of the longer one before it, and their deliveries were late."""
+    earlier = ulid(AGO_US - DAY_US, 9)
+    ledger.write(*of_a_day(), DeliveryCreated("p", earlier, AGO_US - DAY_US, "E", "t", "S"))
+    agree_on(client, rules=(Rule(track_days=8), Rule(track_days=2, from_day=DAY)))
+    assert ledger.upkeep.settle("p").days == 0
+    with pytest.raises(redis.ResponseError, match="or a day before it, is still tracked"):
+        run(client, "keep_open", DAY, 0, 0)
+    assert ledger.write(StatusSet("p", earlier, "success", NOW_US)) == (1, 0, 0, 0)
+    agree_on(client, rules=(Rule(track_days=4), Rule(track_days=2, from_day=DAY)))
+    assert ledger.upkeep.settle("p").days == 2
+
+
+def test_a_project_is_settled_by_its_own_contract_where_the_ledgers_was_begun_anew(ledger: Ledger, client: Any) -> None:
+    """It used to be refused for ever."""
+    ledger.write(*of_a_day())
+    ends(client)
+    client.delete("oq:contract", "oq:projects")
+    ledger.upkeep.begin(Rule(track_days=30))
+    assert ledger.upkeep.settle("p").days == 1
+
+
+def test_a_project_that_missed_a_rule_gets_it_when_it_is_settled(ledger: Ledger, client: Any) -> None:
+    ledger.write(*of_a_day())
+    ends(client)
+    before = client.hget("oq:{p}:meta", "contract")
+    contract = ledger.upkeep.add_rule(Rule(track_days=60))
+    client.hset("oq:{p}:meta", "contract", before)
+    ledger.upkeep.settle("p")
+    assert client.hget("oq:{p}:meta", "contract") == contract.text()
 
 
 def of_today() -> list[Record]:
