@@ -8,14 +8,16 @@ from otel_queue.ledger.identity import UNDATED, end_of_day_number
 
 TOLD_BY_CREATED: Final = 3
 """The kind of a creation time that a created record told."""
+TOLD_BY_ROW: Final = 4
+"""The kind of a creation time that a row told."""
 
 
 class DeliveryState(NamedTuple):
     """A delivery: its status by rank, times in Unix microseconds, the number of its labels.
 
-    `is_set` says that the status was set, and is not the one that a created record told. `created_kind` says where the
-    creation time is from (3 a created record, 2 another, 1 the id). `labels_us` is the time of the first label that was
-    told, or of the status where none was.
+    `is_set` says that the status was set or read from a row, and is not the one that a created record told.
+    `created_kind` says where the creation time is from (4 a row, 3 a created record, 2 a status set, 1 the id).
+    `labels_us` is the time of the first label that was told, or of the status where none was.
     """
 
     rank: int
@@ -49,7 +51,7 @@ def delivery_state(day: str, stored: bytes, state: bytes) -> DeliveryState:
         is_set=bool(first & 64),
         status_us=origin + status_us,
         created_us=origin + created_us,
-        created_kind=first >> 3 & 3,
+        created_kind=(first >> 3 & 3) + 1,
         group=group,
         labels_us=origin + labels_us,
     )
