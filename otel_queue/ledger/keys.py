@@ -82,6 +82,10 @@ class ProjectKeys(NamedTuple):
         """ZSET: number, creation time and id of the deliveries in processing; as the counts."""
         return self.prefix + b":processing:" + day.encode()
 
+    def open(self, number: int) -> bytes:
+        """HASH: deliveries of settled days that are not final, by the last byte of their ids; permanent."""
+        return self.prefix + b":open:%d" % number
+
     @property
     def undated(self) -> bytes:
         """ZSET: ids that tell no day, by the day of their first sight; permanent."""
