@@ -39,7 +39,7 @@ class DayCounts:
     """What a day is to hold, by the labels of groups (`batches.delivery_group`, `event_group`).
 
     `counts` is by group and status rank, or `EVENTS`; `processing` are (group, creation time, stored id). Of a settled
-    day `opened` are deliveries that are to be known singly, by their stored ids, and `ended` those that are not any more.
+    day `opened` are deliveries that are to be known singly, by stored ids, and `ended` those that are not any more.
     """
 
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)

@@ -58,10 +58,9 @@ class Merge:
                 )
         if not is_dry and (self._force or not report.reasons):
             if report.needs_force and self._survey is not None:
-                self._survey(report)
+                self._survey(report.end(time.monotonic() - began))
             report = self._merge(contract, projects, report, survey)
-        report.seconds = time.monotonic() - began
-        return report
+        return report.end(time.monotonic() - began)
 
     def _merge(self, contract: Contract, projects: list[str], found: Report, survey: Pass) -> Report:
         merged = Report(is_dry=False, compared=found.compared)
@@ -80,7 +79,7 @@ class Merge:
         rest = Rest(now_us, self._rows.tracked.swept_us(), contract.max_skew_us)
         if not rest.swept_us:
             raise OtelQueueError(
-                f"{self._rows.name} does not hold all rows yet: merge it when `otel-queue follow` has read them all once"
+                f"{self._rows.name} does not hold all rows yet: merge it when `otel-queue follow` has read all once"
             )
         return Pass(
             self._rows, self._hooks, contract, rest, report,

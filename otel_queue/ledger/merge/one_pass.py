@@ -106,7 +106,8 @@ class Pass:
             for word, state in zip(self._words(place, chunk, states), states, strict=True):
                 records += self._judged(place, word, is_late=is_closed and state is None)
             self._write(place.project, records)
-            self._report.compared[place.kind] += len(chunk)
+            if self._report.is_dry:
+                self._report.compared[place.kind] += len(chunk)
             if self._advance is not None:
                 self._advance(len(chunk), f"{place.project} {place.day}")
         if place.kind == "attempt":
@@ -120,9 +121,8 @@ class Pass:
         project, day = place.project, place.day
         stored = [each.identity.stored for each in chunk]
         if place.kind == "attempt":
-            labels = self._rows.tracked.attempt_labels(project, [each.state or b"" for each in chunk])
-            for each, state in zip(chunk, states, strict=True):
-                yield _attempt_word(project, each, labels.get(each.state or b"")) if state is None else Word()
+            for each, state, labels in zip(chunk, states, self._rows.attempts(place, chunk), strict=True):
+                yield _attempt_word(project, each, labels) if state is None else Word()
         elif place.kind == "event":
             said = [event_state(day, id_, each.state or b"") for id_, each in zip(stored, chunk, strict=True)]
             held = [event_state(day, id_, state) if state else None for id_, state in zip(stored, states, strict=True)]
@@ -147,6 +147,8 @@ class Pass:
     def _judged(self, place: Place, word: Word, *, is_late: bool) -> list[Record]:
         """Counts what a word says; the record that is to be written for it, if any."""
         project = place.project
+        if word.is_moving or word.whats:
+            self.places.setdefault(project, set()).add(place)
         if word.is_moving:
             self._report.moving[project, place.kind] += 1
         elif word.whats and is_late:
@@ -159,7 +161,6 @@ class Pass:
                     self._merged(project, what)
             self._report.changed[project] += STATUS in word.whats
             if word.record is not None:
-                self.places.setdefault(project, set()).add(place)
                 return [word.record]
         return []
 
@@ -186,11 +187,11 @@ class Pass:
             gone = [each for each, state in zip(chunk, states, strict=True) if state is None]
             at_rest = [each for each in gone if self._rest.is_settled(_told_us(place, each))]
             self._report.moving[place.project, what] += len(gone) - len(at_rest)
+            if gone:
+                self.places.setdefault(place.project, set()).add(place)
             if not self._force:
                 self._report.left[place.project, what] += len(at_rest)
                 continue
-            if at_rest:
-                self.places.setdefault(place.project, set()).add(place)
             forgotten = len(at_rest)
             if at_rest and not self._report.is_dry:
                 forgotten = sum(
@@ -206,7 +207,7 @@ class Pass:
             _, states = self._rows.find(place, [each.identity for each in old]) if old else (False, [])
             if len(old) >= _FEW_ATTEMPTS and states.count(None) * 2 > len(old):
                 raise OtelQueueError(
-                    f"{place.project} {place.day}: {states.count(None)} of {len(old)} attempts have ids that no row has, "
+                    f"{place.project} {place.day}: {states.count(None)} of {len(old)} attempts have ids without a row, "
                     "so merging would count each twice; let the hooks tell the ids of the rows, or use --no-attempts"
                 )
             return
@@ -260,10 +261,9 @@ class Pass:
             total = self._rows.tracked.attempts(project)
             known: Counter[tuple[str, str, str]] = Counter()
             for day in days:
-                for chunk in self._rows.ids(Place("attempt", project, day)):
-                    states = [each.state or b"" for each in chunk]
-                    labels = self._rows.tracked.attempt_labels(project, states)
-                    known.update(labels[state] for state in states if state in labels)
+                place = Place("attempt", project, day)
+                for chunk in self._rows.ids(place):
+                    known.update(filter(None, self._rows.attempts(place, chunk)))
             before = total - known
             if self._rows.tracked.attempts(project) == total:
                 break

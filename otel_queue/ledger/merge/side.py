@@ -60,6 +60,13 @@ class Side:
         found = self.tracked.find({place: ids})[place]
         return found.is_closed, [state or None for state in found.states]
 
+    def attempts(self, place: Place, ids: Sequence[Held]) -> list[tuple[str, str, str] | None]:
+        """Endpoint, status and http_status_code of each attempt; None where that was lost."""
+        # An undated id has its day before its state.
+        states = [(each.state or b"")[2 if place.day == UNDATED else 0 :] for each in ids]
+        labels = self.tracked.attempt_labels(place.project, states)
+        return [labels.get(state) for state in states]
+
     def write(self, records: Iterable[Record]) -> int:
         """Writes records; returns how many came too late."""
         return self._store.write(records, time.monotonic() + _WRITE_SECONDS).late
