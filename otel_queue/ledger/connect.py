@@ -18,6 +18,8 @@ from otel_queue.shard import WHOLE, Shard
 
 # A person waits longer for a first read of everything than a scrape does.
 _PATIENCE_SECONDS: Final = 60.0
+# The counts of a large day take a while to be put.
+_PUT_SECONDS: Final = 30.0
 
 
 def ledger_store(config: Config, redis: RedisConfig | None = None) -> LedgerStore:
@@ -29,7 +31,7 @@ def ledger_store(config: Config, redis: RedisConfig | None = None) -> LedgerStor
 def ledger_counts(config: Config) -> CountsStore:
     """A store of counts on a connection of its own."""
     link = _guarded(config, config.ledger_redis)
-    return CountsStore(link, namespace=config.ledger.namespace)
+    return CountsStore(link, namespace=config.ledger.namespace, timeout_seconds=_PUT_SECONDS)
 
 
 def _guarded(config: Config, redis: RedisConfig) -> PlacedLink:
@@ -60,4 +62,5 @@ def ledger_upkeep(config: Config) -> Upkeep:
 def ledger_side(config: Config) -> Side:
     """A ledger as a merge needs it, called by its namespace and Redis."""
     name = f"ledger {config.ledger.namespace!r} at {config.ledger_redis.location}"
-    return Side(name, ledger_store(config), ledger_tracked(config), ledger_counts(config), ledger_upkeep(config))
+    parts = ledger_store(config), ledger_counts(config), ledger_upkeep(config)
+    return Side(name, connect(config.ledger_redis), *parts, namespace=config.ledger.namespace)
