@@ -85,7 +85,8 @@ class Check(Administration):
             raise ReadError("untracked", f"{project} {day} has no tracked ids; its counts cannot be made from them")
         of = self.keys.project(project)
         words = [word for field, count in sorted(held.tracked.items()) for word in (field, count)]
-        arguments = (day, f"{held.score:.17g}", len(words) // 2, *words, *sorted(held.processing))
+        members = sorted(held.processing)
+        arguments = ("", day, f"{held.score:.17g}", len(words) // 2, len(members), *words, *members)
         own = (of.meta, of.days, of.counts(day), of.processing(day))
         is_replaced = integer(self._call("replace_counts", own, arguments)) == 1
         if is_replaced:

@@ -1,10 +1,14 @@
-"""From the configuration to the ledger's parts."""
+"""From the configuration to the ledger's parts.
+
+With `config.followed` each function gives the same part of the follower's ledger.
+"""
 
 from typing import Final
 
 from otel_queue.config import Config, RedisConfig
 from otel_queue.ledger.counts import CountsStore
 from otel_queue.ledger.guard import GuardedLink
+from otel_queue.ledger.merge import Side
 from otel_queue.ledger.reader import LedgerReader
 from otel_queue.ledger.store import LedgerStore
 from otel_queue.ledger.tracked import Tracked
@@ -53,3 +57,10 @@ def ledger_tracked(config: Config) -> Tracked:
 def ledger_upkeep(config: Config) -> Upkeep:
     """Upkeep on a connection of its own."""
     return Upkeep(connect(config.ledger_redis), namespace=config.ledger.namespace)
+
+
+def ledger_side(config: Config) -> Side:
+    """A ledger as a merge needs it, called by its namespace and Redis."""
+    name = f"ledger {config.ledger.namespace!r} at {config.ledger_redis.location}"
+    parts = ledger_store(config), ledger_counts(config), ledger_upkeep(config)
+    return Side(name, connect(config.ledger_redis), *parts, namespace=config.ledger.namespace)

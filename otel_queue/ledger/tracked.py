@@ -28,7 +28,7 @@ class Place(NamedTuple):
 
 
 class Held(NamedTuple):
-    """The states of ids, in their order: None is not held, and never was; empty is forgotten (or an attempt).
+    """The states of ids, in their order: None is not held, and never was; empty is forgotten.
 
     `is_closed` says that the day takes no records: it is expired, folded, or no longer tracked.
     """
@@ -91,13 +91,13 @@ class Tracked(Administration):
         return forgotten
 
     def ids(self, place: Place) -> Iterator[tuple[bytes, bytes]]:
-        """Stored ids and states of all that is held in a place; an attempt's state is empty."""
+        """Stored ids and states of all that is held in a place; forgotten ones are left out."""
         of = self.keys.project(place.project)
         held = self._nodes(of.meta, self._base(place))
         if place.day == UNDATED:
             held = self._undated(of, place.kind[:1].encode())
         for stored, state in held:
-            if state or place.kind == "attempt":  # else it is forgotten
+            if state:
                 yield stored, state
 
     @taking_apart(_WHAT)

@@ -9,6 +9,7 @@ from otel_queue.lifecycle import (
     AttemptMade,
     DayExpired,
     DeliveryCreated,
+    DeliveryRead,
     EventCreated,
     ProjectDescribed,
     Record,
@@ -44,17 +45,17 @@ def fact_of(record: Record) -> Fact:
             day, stored = _identity(record.event_id)
             words = [stored, _hash(stored), record.time_us, _label(record.source, "http")]
             return _fact("record_events", record, day, words)
-        case DeliveryCreated() | StatusSet():
+        case DeliveryCreated() | StatusSet() | DeliveryRead():
             day, stored = _identity(record.delivery_id)
-            is_created = isinstance(record, DeliveryCreated)
+            record_kind = {StatusSet: 0, DeliveryCreated: 1, DeliveryRead: 2}[type(record)]
             if record.created_us is not None:
-                created, kind = record.created_us, 3 if is_created else 2
+                created, kind = record.created_us, {0: 2, 1: 3, 2: 4}[record_kind]
             else:
                 told = ulid_milliseconds(record.delivery_id)
                 created, kind = record.time_us if told is None else told * 1000, 1
             rank = RANKS.index(record.status.lower()) + 1
             labels = [_label(record.endpoint), _label(record.event_type), _label(record.source, "http")]
-            words = [stored, _hash(stored), rank, record.time_us, int(is_created), created, kind, *labels]
+            words = [stored, _hash(stored), rank, record.time_us, record_kind, created, kind, *labels]
             return _fact("record_deliveries", record, day, words)
         case AttemptMade():
             day, stored = _identity(record.attempt_id)

@@ -47,6 +47,9 @@ def _assert_same_project(ask: Ask, name: str, keys: dict[str, list[bytes]], of: 
         {int(k[1:]): v for k, v in numbered.items() if k.startswith(b"#")},
         {v: k for k, v in of.groups.items()},
     )
+    labels = _raw(ask, prefix + b"attempt-labels")
+    numbers = {label: int(number) for label, number in labels if not label.startswith(b"#")}
+    _same(name, "attempts' labels", numbers, of.attempt_labels)
     attempts = ask(b"HGETALL", prefix + b"attempts")
     _same(name, "attempts", dict(zip(attempts[::2], map(int, attempts[1::2]), strict=True)), dict(of.attempts))
     _assert_same_counts(ask, name, keys, of)
@@ -101,8 +104,13 @@ def _assert_same_ids(ask: Ask, name: str, keys: dict[str, list[bytes]], of: Proj
         events,
         Counter((day, id_, held.group, held.at) for (day, id_), held in of.events.items() if day > settled),
     )
-    attempts = Counter((key.decode().split(":")[3], id_) for key in keys["attempt-ids"] for id_, _ in _raw(ask, key))
-    _same(name, "attempt ids", attempts, Counter([*of.attempt_ids]))
+    attempts: Counter[tuple[Any, ...]] = Counter()
+    for key in keys["attempt-ids"]:
+        day = key.decode().split(":")[3]
+        number = slice(2 if day == "undated" else 0, None)
+        attempts.update((day, id_, int.from_bytes(state[number])) for id_, state in _raw(ask, key))
+    held_attempts = Counter((day, id_, held.number) for (day, id_), held in of.attempt_ids.items())
+    _same(name, "attempt ids", attempts, held_attempts)
 
 
 def _state(day: str, id_: bytes, state: bytes) -> tuple[Any, ...]:

@@ -16,6 +16,9 @@ DAY_SECONDS: Final = 86_400
 UNDATED: Final = "undated"
 SETTLED: Final = "settled"
 PROCESSING: Final = 2
+# Kinds of records of a delivery, and of creation times.
+SET, CREATED, ROW = 0, 1, 2
+CREATED_BY_ROW: Final = 4
 FIRST_FINAL: Final = 4
 NODE_ENTRIES: Final = 3
 _WEEK: Final = 7
@@ -46,7 +49,7 @@ def rule_of(contract: str, day: str) -> Rule:
 
 
 class Told(NamedTuple):
-    """One label: 1 if a created record told it, the record's time, the value; an untold value is empty."""
+    """One label: the kind of the record that told it, the record's time, the value; an untold value is empty."""
 
     kind: int = 0
     at: int = 0
@@ -83,6 +86,11 @@ class Event:
     group: int
 
 
+class Attempt(NamedTuple):
+    day: str
+    number: int
+
+
 @dataclass(slots=True)
 class Project:
     """One project. An id is known under the day that it is kept under: `undated` for one that tells none."""
@@ -99,7 +107,8 @@ class Project:
     attempts: Counter[bytes] = field(default_factory=Counter)
     deliveries: dict[tuple[str, bytes], Delivery] = field(default_factory=dict)
     events: dict[tuple[str, bytes], Event] = field(default_factory=dict)
-    attempt_ids: dict[tuple[str, bytes], str] = field(default_factory=dict)
+    attempt_ids: dict[tuple[str, bytes], Attempt] = field(default_factory=dict)
+    attempt_labels: dict[bytes, int] = field(default_factory=dict)
     open: dict[bytes, Delivery] = field(default_factory=dict)
     copied_whole: bool = False
     """Whether all of the day that is being settled was copied, or only its first node."""
@@ -219,9 +228,12 @@ class _Call:
         if labels not in groups:
             if len(groups) >= self.rule.most_groups:
                 return 0
-            self.of.last_group += 1
-            groups[labels] = self.of.last_group
+            groups[labels] = self.new_number()
         return groups[labels]
+
+    def new_number(self) -> int:
+        self.of.last_group += 1
+        return self.of.last_group
 
     def move(self, member: str, before: tuple[int, str] | None, after: tuple[int, str]) -> None:
         counts = self.of.counts.setdefault(member, Counter())
@@ -247,7 +259,7 @@ class _Call:
         self.conclude("delivery")
 
     def _merge_delivery(
-        self, id_: bytes, _: bytes, status: bytes, told_at: bytes, is_created: bytes, created: bytes, kind: bytes,
+        self, id_: bytes, _: bytes, status: bytes, told_at: bytes, record_kind: bytes, created: bytes, kind: bytes,
         *labels: bytes,
     ) -> None:  # fmt: skip
         project, is_settled = self.of, self.day != UNDATED and self.of.is_settled(self.day)
@@ -259,11 +271,11 @@ class _Call:
         if self.day == UNDATED and project.is_settled(day):
             project.open_undated.add(id_)
         at, was_ahead = self.clamp(int(told_at))
-        record_kind, is_set = int(is_created), is_created == b"0"
+        is_set = int(record_kind) != CREATED
         after = self._with_status(before, day, int(status), at, is_set, int(told_at) if was_ahead else None)
         if int(kind) > after.created_kind or (int(kind) == after.created_kind and int(created) < after.created):
             after = _changed(after, created=int(created), created_kind=int(kind))
-        after = self._with_labels(before, after, Told(record_kind, at), labels)
+        after = self._with_labels(before, after, Told(int(record_kind), at), labels)
         if after == before:
             self.results["unchanged"] += 1
             return
@@ -306,7 +318,7 @@ class _Call:
         group = after.group
         if before is None or [label.value for label in merged] != [label.value for label in held]:
             group = self.number_of(b"\0".join(label.value for label in merged))
-        return _changed(after, told=_kept_of(merged, after.status_at), group=group)
+        return _changed(after, told=_kept_of(merged, after), group=group)
 
     def record_events(self, words: Sequence[bytes]) -> None:
         for start in range(0, len(words), 4):
@@ -341,15 +353,19 @@ class _Call:
                 self.results["late"] += 1
             else:
                 self.results["changed"] += 1
-                self.of.attempt_ids[self.day, id_] = self.today if self.day == UNDATED else self.day
-                self._count_attempt(field_)
+                counted = self._count_attempt(field_)
+                if counted not in self.of.attempt_labels:
+                    self.of.attempt_labels[counted] = self.new_number()
+                day = self.today if self.day == UNDATED else self.day
+                self.of.attempt_ids[self.day, id_] = Attempt(day, self.of.attempt_labels[counted])
         self.conclude("attempt")
 
-    def _count_attempt(self, counted: bytes) -> None:
+    def _count_attempt(self, counted: bytes) -> bytes:
         attempts = self.of.attempts
         if counted not in attempts and len(attempts) >= self.rule.most_groups:
             counted = b"other\0" + counted.split(b"\0", 1)[1]
         attempts[counted] += 1
+        return counted
 
     def describe_project(self, words: Sequence[bytes]) -> None:
         self.adopt()
@@ -460,9 +476,9 @@ def _listed(project: Project, through: str) -> Iterator[tuple[str, str, bytes]]:
     for (kept, id_), event in project.events.items():
         if kept == UNDATED and event.day <= through:
             yield event.day, "e", id_
-    for (kept, id_), day in project.attempt_ids.items():
-        if kept == UNDATED and day <= through:
-            yield day, "a", id_
+    for (kept, id_), attempt in project.attempt_ids.items():
+        if kept == UNDATED and attempt.day <= through:
+            yield attempt.day, "a", id_
 
 
 def _changed(held: Delivery, **fields: object) -> Delivery:
@@ -477,11 +493,12 @@ def _labels(project: Project, held: Delivery | None) -> list[Told]:
     return [Told(kind, at, value) for (kind, at), value in zip(held.told, values, strict=True)]
 
 
-def _kept_of(labels: Sequence[Told], status_at: int) -> tuple[tuple[int, int], ...]:
-    """Kind and time of each label as they are kept: of one that nobody told those of the others, if these agree."""
+def _kept_of(labels: Sequence[Told], held: Delivery) -> tuple[tuple[int, int], ...]:
+    """Kind and time of each label as they are kept: once, if they agree, and the kind can be told from the delivery."""
     told = [(label.kind, label.at) for label in labels if label.value]
-    first = told[0] if told else (0, status_at)
-    if any(each != first for each in told):
+    first = told[0] if told else (SET, held.status_at)
+    kinds = (SET, ROW if held.created_kind == CREATED_BY_ROW else CREATED)
+    if any(each != first for each in told) or first[0] not in kinds:
         return tuple((label.kind, label.at) if label.value else (0, 0) for label in labels)
     return (first, first, first)
 
@@ -489,7 +506,8 @@ def _kept_of(labels: Sequence[Told], status_at: int) -> tuple[tuple[int, int], .
 def _better(held: Told, said: Told) -> Told:
     if not said.value or not held.value:
         return said if said.value else held
-    return min(held, said, key=lambda label: (-label.kind, label.at, label.value))
+    # Of two rows the one that was read later.
+    return min(held, said, key=lambda label: (-label.kind, -label.at if label.kind == ROW else label.at, label.value))
 
 
 def _is_better_source(said: tuple[int, bytes], held: tuple[int, bytes]) -> bool:

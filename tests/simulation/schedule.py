@@ -160,7 +160,9 @@ class Draw:
             if chance.random() < 0.05:
                 told = (("endpoint", chance.choice(ENDPOINTS)), *told[1:])  # a hook that knows it otherwise
             created = chance.choice((None, chance.randint(-SECOND, SECOND))) if kind == "created" else None
-            if kind == "status" and chance.random() < 0.15:
+            if kind == "status" and chance.random() < 0.1:
+                kind = "row"
+            if kind == "row" or (kind == "status" and chance.random() < 0.15):
                 created = chance.randint(-SECOND, SECOND)
             saying = Saying(
                 kind, project, own, self._offset(), age, is_undated, status, told, created, code, chance.random() < 0.15

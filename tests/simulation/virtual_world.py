@@ -21,6 +21,7 @@ from otel_queue.lifecycle import (
     AttemptMade,
     DayExpired,
     DeliveryCreated,
+    DeliveryRead,
     EventCreated,
     ProjectDescribed,
     Record,
@@ -40,7 +41,7 @@ from tests.simulation.worker import Worker
 _FOLDED_AFTER_DAYS: Final = 6
 _ROUNDS_TO_END: Final = 60
 # What stays when every day has gone, but for what was folded.
-_STAYS: Final = (b":meta", b":attempts", b":days", b":contract", b":projects", b":settled")
+_STAYS: Final = (b":meta", b":attempts", b":attempt-labels", b":days", b":contract", b":projects", b":settled")
 
 
 class World:
@@ -156,6 +157,8 @@ class World:
             return AttemptMade(project, id_, at, endpoint, saying.code == "200 OK", saying.code)
         if saying.kind == "created":
             return DeliveryCreated(project, id_, at, endpoint, event_type, source, saying.status, created)
+        if saying.kind == "row":
+            return DeliveryRead(project, id_, saying.status, at, endpoint, event_type, source, created)
         return StatusSet(project, id_, saying.status, at, endpoint, event_type, source, created)
 
     def _do_turn(self, acting: Acting) -> None:
