@@ -29,7 +29,9 @@ COLLECTOR: Final = ROOT / "tests" / "collector"
 GO_WORKER: Final = ROOT / "examples" / "go-worker"
 DEPLOY_CHECKS: Final = ROOT / "tests" / "deploy" / "checks_go"
 # What Go says where it cannot look for races: without cgo, a C compiler and its headers, or on a rare processor.
-_NO_RACES: Final = re.compile(r"-race (requires cgo|is (only|not) supported)|C compiler .* not found|fatal error: \w+\.h")
+_NO_RACES: Final = re.compile(
+    r"-race (requires cgo|is (only|not) supported)|C compiler .* not found|fatal error: \w+\.h"
+)
 _NEEDS: Final = {
     ASYNQ_PEER: Needs.GO_ASYNQ,
     COLLECTOR: Needs.GO_COLLECTOR,
