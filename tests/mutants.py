@@ -65,7 +65,7 @@ _CONFIG: Final = """
 source_paths = ["otel_queue"]
 only_mutate = ["otel_queue/{room}/*"]
 also_copy = {copied}
-pytest_add_cli_args = ["-p", "no:cacheprovider", "-o", "timeout=60"]
+pytest_add_cli_args = ["-p", "no:cacheprovider"]
 pytest_add_cli_args_test_selection = {tests}
 timeout_multiplier = 4.0
 timeout_constant = 10.0
