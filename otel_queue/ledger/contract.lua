@@ -16,7 +16,7 @@ local now = time[1] * 1000000 + time[2]
 local day = ARGV[2]
 
 local held, told = redis.call('HGET', KEYS[1], 'contract'), ARGV[1]
-local is_grown = held and #told > #held and told:sub(1, #held) == held
+local is_grown = held and told:sub(1, #held) == held
 local contract = (held and not is_grown) and held or told
 local is_agreed = contract == told or told == ''
 if not held and redis.call('EXISTS', KEYS[1]) == 1 then held, is_agreed = '1;', false end
@@ -60,9 +60,20 @@ local function day_of_number(days)
   return string.format('%04d%02d%02d', 2000 + year, month + 3, date)
 end
 
--- The Unix second at which a day ends, and until which its deliveries and events are tracked.
+-- The Unix second at which a day ends.
 local function end_of(of) return (MARCH_2000 + number_of_day(of) + 1) * 86400 end
-local function tracked_until_of(of) return end_of(of) + rule_of(of).track_days * 86400 end
+
+-- The Unix second until which a day's deliveries and events are tracked: no day's tracking ends before that of an
+-- earlier one, whose rule may have more days.
+local function tracked_until_of(of)
+  local latest, tracked = 0, 0
+  for from, track_days in contract:gmatch('(%d+):(%d+):%d+:%d+;') do
+    if from > of then break end
+    if tracked > 0 then latest = math.max(latest, end_of(from) - 86400 + tracked) end
+    tracked = tonumber(track_days) * 86400
+  end
+  return math.max(latest, end_of(of) + tracked)
+end
 
 -- The UTC day that it is now.
 local function today() return day_of_number(math.floor(time[1] / 86400) - MARCH_2000) end

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from otel_queue.errors import ReadError, WriteError
+from otel_queue.ledger.identity import end_of
 from otel_queue.ledger.keys import Keys
 from otel_queue.redis_client import ErrorReply, Reading, reply_reason, request, text
 
@@ -49,6 +50,12 @@ class Contract:
     def rule_of(self, day: str) -> Rule:
         """The rule of a day, YYYYMMDD; that of `undated` is the last."""
         return next(rule for rule in reversed(self.rules) if rule.from_day <= day)
+
+    def tracked_until(self, day: str) -> int:
+        """The Unix second until which a day's deliveries and events are tracked: never less than an earlier day's."""
+        rules = [rule for rule in self.rules if rule.from_day <= day]
+        ends = [*(end_of(rule.from_day) - 86_400 for rule in rules[1:]), end_of(day)]
+        return max(end + rule.track_days * 86_400 for rule, end in zip(rules, ends, strict=True))
 
     def text(self) -> bytes:
         """As it stands in Redis."""

@@ -200,7 +200,7 @@ class Upkeep:
         contract, now, of = self.contract(), self._now_us() // 1_000_000, self.keys.project(project)
 
         def is_past(day: str) -> bool:
-            return end_of(day) + contract.rule_of(day).track_days * 86_400 < now
+            return contract.tracked_until(day) < now
 
         settled_before, days = self._settled_through(of), list(self.days(project))
         past = [day for day in days if day > settled_before and is_past(day)]

@@ -10,7 +10,7 @@ import redis
 from otel_queue.errors import WriteError
 from otel_queue.ledger.contract import Rule
 from otel_queue.ledger.scripts import script
-from otel_queue.lifecycle import AttemptMade, DeliveryCreated, EventCreated, StatusSet
+from otel_queue.lifecycle import AttemptMade, DeliveryCreated, EventCreated, Record, StatusSet
 from tests.ledger.ledgers import DAY_US, Ledger, agree_on, day_of, now_us, ulid
 from tests.ledger.oracle import DELIVERIES
 from tests.servers.redis import RedisServer
@@ -41,7 +41,7 @@ def status_of(ledger: Ledger) -> str:
 
 def test_a_project_of_the_first_protocol_is_refused_in_a_ledger_of_the_second(ledger: Ledger, client: Any) -> None:
     client.hset("oq:{p}:meta", "sequence", 5)
-    with pytest.raises(WriteError, match="is of protocol 1, .* speaks protocol 2"):
+    with pytest.raises(WriteError, match=r"is of protocol 1, .* speaks protocol 2"):
         ledger.write(EventCreated("p", ID, NOW_US, "S"))
     assert client.hgetall("oq:{p}:meta") == {b"sequence": b"5"}
 
@@ -88,11 +88,12 @@ def test_an_id_whose_nodes_are_all_full_is_kept_in_the_last_of_them(ledger: Ledg
     for node in nodes:
         client.hset(node, mapping={f"taken {number}": "" for number in range(128)})
         client.expire(node, 3_600)
-    record = {
+    records: dict[str, Record] = {
         "deliveries": StatusSet("p", ID, "retry", NOW_US),
         "events": EventCreated("p", ID, NOW_US),
         "attempt-ids": AttemptMade("p", ID, NOW_US, "E", True, 200),
-    }[kind]
+    }
+    record = records[kind]
     assert ledger.write(record, record) == (1, 1, 0, 0)
     assert ledger.write(record) == (0, 1, 0, 0)
     assert [client.hexists(node, stored) for node in nodes] == [False, False, False, True]

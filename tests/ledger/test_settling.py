@@ -7,6 +7,7 @@ import pytest
 import redis
 
 from otel_queue.ledger.contract import Rule
+from otel_queue.ledger.identity import end_of
 from otel_queue.ledger.scripts import script
 from otel_queue.lifecycle import AttemptMade, DayExpired, DeliveryCreated, EventCreated, Record, StatusSet
 from tests.ledger.ledgers import (
@@ -327,3 +328,22 @@ def test_a_day_expires_on_a_full_redis(ledger: Ledger, client: Any) -> None:
     client.config_set("maxmemory", 0)
     assert statuses(ledger) == {}
     assert client.hget("oq:{p}:meta", "expired") == DAY.encode()
+
+
+def test_a_day_is_tracked_as_long_as_those_before_it(ledger: Ledger, client: Any) -> None:
+    """Fewer days of tracking from a later day on used to settle earlier days too: what came for them was late."""
+    agree_on(client, rules=(Rule(track_days=30), Rule(track_days=2, from_day=DAY)))
+    earlier = ulid(AGO_US - DAY_US, 1)
+    assert ledger.write(*of_a_day(), StatusSet("p", earlier, "processing", AGO_US, "E", "t", "S")).late == 0
+    assert ledger.upkeep.settle("p").days == 0
+    with pytest.raises(redis.ResponseError, match=f"{DAY} is still tracked"):
+        run(client, "keep_open", DAY, 0, 0)
+    kept = {key.split(b":")[2]: client.expiretime(key) for key in client.keys(f"oq:{{p}}:*s:{DAY}")}
+    assert kept == {
+        b"deliveries": end_of(DAY) + 36 * 86_400,
+        b"events": end_of(DAY) + 36 * 86_400,
+        b"counts": -1,
+    }
+    assert ledger.write(StatusSet("p", earlier, "success", NOW_US)) == (1, 0, 0, 0)
+    agree_on(client, rules=(Rule(track_days=4), Rule(track_days=2, from_day=DAY)))
+    assert ledger.upkeep.settle("p").days == 2
