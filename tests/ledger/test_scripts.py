@@ -9,6 +9,7 @@ import redis
 
 from otel_queue.errors import WriteError
 from otel_queue.ledger.contract import Rule
+from otel_queue.ledger.identity import number_of_day
 from otel_queue.ledger.scripts import script
 from otel_queue.lifecycle import AttemptMade, DeliveryCreated, EventCreated, Record, StatusSet
 from tests.ledger.ledgers import DAY_US, Ledger, agree_on, day_of, now_us, ulid
@@ -136,6 +137,30 @@ def test_a_forgotten_delivery_that_is_told_again_is_a_new_one(ledger: Ledger, cl
     assert [labels[2:4] for labels in ledger.families()[DELIVERIES]] == [("unknown", "retry")]
 
 
+def test_a_time_before_1970_is_as_early_as_can_be(ledger: Ledger, client: Any) -> None:
+    ledger.write(EventCreated("p", ID, NOW_US))
+    stored = (NOW_US // 1000 << 80 | 1).to_bytes(16, "big")
+    keys = ["groups", "days", f"deliveries:{TODAY}"]
+    for at, endpoint, source in ((-5, "=first", ""), (NOW_US, "", "=S"), (3, "=later", "")):
+        call(
+            client,
+            "record_deliveries",
+            keys,
+            TODAY,
+            stored,
+            zlib.crc32(stored),
+            3,
+            at,
+            0,
+            NOW_US,
+            1,
+            endpoint,
+            "",
+            source,
+        )
+    assert [labels[2:6] for labels in ledger.families()[DELIVERIES]] == [("first", "retry", "unknown", "S")]
+
+
 def test_a_settled_day_closes_no_later_one(ledger: Ledger, client: Any) -> None:
     ledger.write(StatusSet("p", ulid(AGO_US, 1), "success", AGO_US))
     agree_on(client, rules=(Rule(track_days=2),))
@@ -180,3 +205,167 @@ def test_days_that_are_closed_stay_closed_when_an_earlier_one_is_closed_again(le
     for day in (DAY, before):
         call(client, "fold_day", ["days"], day)
         assert client.hget("oq:{p}:meta", "folded") == DAY.encode()
+
+
+SETTLING = [f"deliveries:{DAY}", f"events:{DAY}"]
+
+
+@pytest.fixture
+def past(ledger: Ledger, client: Any) -> Ledger:
+    """A day whose tracking has ended, and the one before it, with a delivery each that is not final."""
+    at = AGO_US - DAY_US
+    ledger.write(*(StatusSet("p", ulid(each, 1), "retry", each, "E", "t", "S") for each in (AGO_US, at)))
+    agree_on(client, rules=(Rule(track_days=2),))
+    return ledger
+
+
+def test_a_day_is_settled_by_who_copied_it_last_and_once(past: Ledger, client: Any) -> None:
+    before = day_of(AGO_US - DAY_US)
+    assert call(client, "settle_day", SETTLING, DAY) == 0
+    call(client, "keep_open", SETTLING, DAY, 0, 0)
+    # Somebody else settles another day: from now on the copies of this one are not kept as the originals are.
+    call(client, "keep_open", [f"deliveries:{before}"], before, 0, 0)
+    assert call(client, "settle_day", SETTLING, DAY) == 0
+    assert client.exists(f"oq:{{p}}:deliveries:{DAY}") == 1
+    call(client, "keep_open", SETTLING, DAY, 0, 0)
+    assert call(client, "settle_day", SETTLING, DAY) == 1
+    assert call(client, "settle_day", SETTLING, DAY) == 0
+    assert client.hmget("oq:{p}:meta", "settled", "settling") == [DAY.encode(), None]
+
+
+def test_days_are_settled_one_after_the_other_and_none_again(past: Ledger, client: Any) -> None:
+    before = day_of(AGO_US - DAY_US)
+    for day in (before, DAY):
+        keys = [f"deliveries:{day}", f"events:{day}"]
+        call(client, "keep_open", keys, day, 0, 0)
+        assert call(client, "settle_day", keys, day) == 1
+    assert client.exists(f"oq:{{p}}:deliveries:{before}", f"oq:{{p}}:deliveries:{DAY}") == 0
+    for day in (before, DAY):
+        assert call(client, "keep_open", [f"deliveries:{day}"], day, 0, 0) == 0
+        assert client.hmget("oq:{p}:meta", "settled", "settling") == [DAY.encode(), None]
+
+
+def test_a_day_with_a_forgotten_delivery_is_settled(past: Ledger, client: Any) -> None:
+    node = f"oq:{{p}}:deliveries:{DAY}"
+    client.hset(node, b"forgotten", b"")
+    assert past.upkeep.settle("p").days == 2
+    assert {id_ for key in client.keys("oq:{p}:open:*") for id_ in client.hkeys(key)} == {
+        (each // 1000 << 80 | 1).to_bytes(16, "big") for each in (AGO_US, AGO_US - DAY_US)
+    }
+
+
+def test_only_settled_days_are_folded_and_each_once(past: Ledger, client: Any) -> None:
+    for settled in (None, day_of(AGO_US - DAY_US)):
+        if settled:
+            client.hset("oq:{p}:meta", "settled", settled)
+        with pytest.raises(redis.ResponseError, match=f"{DAY} is not settled"):
+            call(client, "fold_day", ["days"], DAY)
+        assert client.hget("oq:{p}:meta", "folded") is None
+    client.hset("oq:{p}:meta", "settled", DAY)
+    assert call(client, "fold_day", ["days"], DAY) == 1
+    sequence = client.hget("oq:{p}:meta", "sequence")
+    assert call(client, "fold_day", ["days"], DAY) == 0
+    assert client.hget("oq:{p}:meta", "sequence") == sequence
+    assert client.hgetall("oq:{p}:counts:settled") == {b"1:3": b"1"}
+
+
+BRINGS: dict[str, tuple[list[str], str, list[str | int]]] = {
+    "record_deliveries": (["groups", "days", f"deliveries:{TODAY}"], TODAY, []),
+    "number_groups": (["groups"], TODAY, []),
+    "describe_project": ([], "", [NOW_US, "Name", "", ""]),
+    "expire_day": (["days"], day_of(AGO_US - 2 * DAY_US), []),
+    "expire_day of a day that is not over": (["days"], TODAY, []),
+    "fold_day": (["days"], day_of(AGO_US - 2 * DAY_US), []),
+    "settle_day": (SETTLING, DAY, []),
+}
+
+
+@pytest.mark.parametrize("name", BRINGS)
+def test_a_rule_that_a_caller_brings_is_kept(past: Ledger, client: Any, name: str) -> None:
+    held = client.hget("oq:{p}:meta", "contract")
+    grown = held + b"20990101:60:7:100000;"
+    client.hset("oq:{p}:meta", mapping={"settling": DAY, "settled": day_of(AGO_US - DAY_US)})
+    keys, day, arguments = BRINGS[name]
+    of_project = ["oq:{p}:meta", *(f"oq:{{p}}:{key}" for key in keys)]
+    client.eval(script(name.split()[0]).text.decode(), len(of_project), *of_project, grown, day, *arguments)
+    assert client.hget("oq:{p}:meta", "contract") == grown
+
+
+def test_an_expired_day_takes_its_ids_along_though_it_is_not_listed(ledger: Ledger, client: Any) -> None:
+    ledger.write(EventCreated("p", ulid(AGO_US, 1), AGO_US), StatusSet("p", ulid(AGO_US, 1), "success", AGO_US))
+    client.zrem("oq:{p}:days", DAY)
+    ledger.upkeep.expire("p", DAY)
+    assert client.keys(f"oq:{{p}}:*s:{DAY}") == [f"oq:{{p}}:counts:{DAY}".encode()]
+
+
+def test_an_expired_day_takes_no_open_delivery_of_a_later_day(past: Ledger, client: Any) -> None:
+    past.upkeep.settle("p")
+    sequence = int(client.hget("oq:{p}:meta", "sequence"))
+    past.upkeep.expire("p", day_of(AGO_US - DAY_US))
+    assert int(client.hget("oq:{p}:meta", "sequence")) == sequence + 1, "readers are to see it"
+    assert past.write(StatusSet("p", ulid(AGO_US, 1), "success", NOW_US)) == (1, 0, 0, 0)
+    past.upkeep.expire("p", day_of(AGO_US - 2 * DAY_US))
+    assert int(client.hget("oq:{p}:meta", "sequence")) == sequence + 2, "nothing was taken out"
+
+
+def test_undated_ids_end_some_at_a_time_and_only_those_of_the_days_that_are_over(past: Ledger, client: Any) -> None:
+    for number in range(5):
+        past.write(EventCreated("p", f"legacy {number}", NOW_US))
+    first, *rest = client.zrange("oq:{p}:undated", 0, -1)
+    old = number_of_day(DAY)
+    client.zadd("oq:{p}:undated", dict.fromkeys(rest[:3], old))
+    assert call(client, "end_undated", [], DAY, 2) == 2
+    assert call(client, "end_undated", [], DAY, 2) == 1
+    assert call(client, "end_undated", [], DAY, 2) == 0
+    assert client.zrange("oq:{p}:undated", 0, -1) == [first, rest[3]]
+    assert len(client.keys("oq:{p}:events:undated:*")) == 2
+
+
+def test_an_undated_delivery_that_is_not_final_ends_when_its_day_is_expired(past: Ledger, client: Any) -> None:
+    client.hset("oq:{p}:meta", "expired", day_of(AGO_US - DAY_US))
+    for day in (day_of(AGO_US - DAY_US), DAY):
+        past.write(StatusSet("p", day, "retry", NOW_US), StatusSet("p", f"{day} final", "success", NOW_US))
+        for key in client.keys("oq:{p}:deliveries:undated:*"):
+            for id_, state in client.hgetall(key).items():
+                if id_.startswith(day.encode()):
+                    client.hset(key, id_, number_of_day(day).to_bytes(2, "big") + state[2:])
+    for member in client.zrange("oq:{p}:undated", 0, -1):
+        client.zadd("oq:{p}:undated", {member: number_of_day(DAY)})
+    assert call(client, "end_undated", [], DAY, 512) == 4
+    assert [id_ for key in client.keys("oq:{p}:deliveries:undated:*") for id_ in client.hkeys(key)] == [DAY.encode()]
+
+
+def test_an_undated_id_that_is_listed_and_not_held_ends(past: Ledger, client: Any) -> None:
+    past.write(StatusSet("p", "legacy", "retry", NOW_US))
+    [member] = client.zrange("oq:{p}:undated", 0, -1)
+    client.zadd("oq:{p}:undated", {member: number_of_day(DAY)})
+    client.delete(*client.keys("oq:{p}:deliveries:undated:*"))
+    assert call(client, "end_undated", [], DAY, 512) == 1
+    assert client.exists("oq:{p}:undated") == 0
+
+
+def test_a_group_is_given_back_once_and_an_unknown_number_is_none(ledger: Ledger, client: Any) -> None:
+    ledger.write(DeliveryCreated("p", ID, NOW_US, "E", "t", "S"))
+    sequence = client.hget("oq:{p}:meta", "sequence")
+    assert call(client, "free_groups", ["groups"], "", sequence, 7, 1) == 1
+    assert call(client, "free_groups", ["groups"], "", sequence, 7, 1) == 0
+    assert client.exists("oq:{p}:groups") == 0
+
+
+def test_a_project_is_described_by_the_latest_then_the_greater_and_says_what_changed(
+    ledger: Ledger, client: Any
+) -> None:
+    ledger.write(EventCreated("p", ID, NOW_US))
+
+    def described(at: int, name: str) -> tuple[int, bytes, int, int]:
+        changed = call(client, "describe_project", [], "", at, name, "", "")
+        kept, at_us, sequence = client.hmget("oq:{p}:meta", "project_name", "described_at", "sequence")
+        return changed, kept, int(at_us) - NOW_US, int(sequence)
+
+    assert described(NOW_US, "B") == (1, b"B", 0, 2)
+    assert described(NOW_US, "B") == (0, b"B", 0, 2)
+    assert described(NOW_US, "A") == (0, b"B", 0, 2)
+    assert described(NOW_US, "C") == (1, b"C", 0, 3)
+    assert described(NOW_US - 1, "D") == (0, b"C", 0, 3)
+    assert described(NOW_US + 1, "C") == (0, b"C", 1, 4)
+    assert described(NOW_US + 2, "A") == (1, b"A", 2, 5)
