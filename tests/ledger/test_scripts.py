@@ -308,6 +308,13 @@ def test_an_expired_day_takes_no_open_delivery_of_a_later_day(past: Ledger, clie
     assert int(client.hget("oq:{p}:meta", "sequence")) == sequence + 2, "nothing was taken out"
 
 
+def test_undated_ids_are_counted_anew_with_the_others_of_their_day(ledger: Ledger, client: Any) -> None:
+    ledger.write(EventCreated("p", ID, NOW_US, "S"), EventCreated("p", "undated", NOW_US, "S"))
+    assert ledger.differences() == []
+    client.hincrby(f"oq:{{p}}:counts:{TODAY}", "1:e", 1)
+    assert [(found.counted, found.tracked) for found in ledger.differences()] == [(3, 2)]
+
+
 def test_undated_ids_end_some_at_a_time_and_only_those_of_the_days_that_are_over(past: Ledger, client: Any) -> None:
     for number in range(5):
         past.write(EventCreated("p", f"legacy {number}", NOW_US))

@@ -66,10 +66,10 @@ local function end_of(of) return (MARCH_2000 + number_of_day(of) + 1) * 86400 en
 -- The Unix second until which a day's deliveries and events are tracked: no day's tracking ends before that of an
 -- earlier one, whose rule may have more days.
 local function tracked_until_of(of)
-  local latest, tracked = 0, 0
+  local latest, tracked = 0, 0  -- before the first rule nothing is tracked
   for from, track_days in contract:gmatch('(%d+):(%d+):%d+:%d+;') do
     if from > of then break end
-    if tracked > 0 then latest = math.max(latest, end_of(from) - 86400 + tracked) end
+    latest = math.max(latest, end_of(from) - 86400 + tracked)
     tracked = tonumber(track_days) * 86400
   end
   return math.max(latest, end_of(of) + tracked)
