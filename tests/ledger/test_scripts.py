@@ -166,6 +166,7 @@ def test_a_settled_day_closes_no_later_one(ledger: Ledger, client: Any) -> None:
     agree_on(client, rules=(Rule(track_days=2),))
     ledger.upkeep.settle("p")
     assert ledger.write(StatusSet("p", ID, "retry", NOW_US), EventCreated("p", "undated", NOW_US)) == (2, 0, 0, 0)
+    assert client.keys("oq:{p}:open:*") == [], "only those of a day that is being settled are copied"
     assert ledger.write(StatusSet("p", ID, "success", NOW_US)) == (1, 0, 0, 0)
     assert client.keys("oq:{p}:open:*") == []
 
@@ -306,6 +307,25 @@ def test_an_expired_day_takes_no_open_delivery_of_a_later_day(past: Ledger, clie
     assert past.write(StatusSet("p", ulid(AGO_US, 1), "success", NOW_US)) == (1, 0, 0, 0)
     past.upkeep.expire("p", day_of(AGO_US - 2 * DAY_US))
     assert int(client.hget("oq:{p}:meta", "sequence")) == sequence + 2, "nothing was taken out"
+
+
+def test_an_expired_day_takes_the_open_deliveries_of_all_days_before_it(past: Ledger, client: Any) -> None:
+    past.upkeep.settle("p")
+    assert client.keys("oq:{p}:open:*") != []
+    past.upkeep.expire("p", DAY)
+    assert client.keys("oq:{p}:open:*") == []
+
+
+def test_undated_deliveries_are_not_among_the_open_ones_of_a_day_that_is_being_settled(
+    past: Ledger, client: Any
+) -> None:
+    past.write(StatusSet("p", "undated", "retry", NOW_US))
+    [node] = client.keys("oq:{p}:deliveries:undated:*")
+    state = client.hget(node, "undated")
+    client.hset(node, "undated", number_of_day(DAY).to_bytes(2, "big") + state[2:])
+    call(client, "keep_open", SETTLING, DAY, 0, 0)
+    assert past.write(StatusSet("p", "undated", "processing", NOW_US + 1)) == (1, 0, 0, 0)
+    assert sum(client.hlen(key) for key in client.keys("oq:{p}:open:*")) == 1
 
 
 def test_undated_ids_are_counted_anew_with_the_others_of_their_day(ledger: Ledger, client: Any) -> None:
