@@ -16,7 +16,7 @@ local now = time[1] * 1000000 + time[2]
 local day = ARGV[2]
 
 local held, told = redis.call('HGET', KEYS[1], 'contract'), ARGV[1]
-local is_grown = held and told:sub(1, #held) == held
+local is_grown = held and #told > #held and told:sub(1, #held) == held
 local contract = (held and not is_grown) and held or told
 local is_agreed = contract == told or told == ''
 if not held and redis.call('EXISTS', KEYS[1]) == 1 then held, is_agreed = '1;', false end

@@ -1,6 +1,6 @@
 """What ends by itself: tracking of days, undated ids, groups; and what stays known all the same."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -23,7 +23,6 @@ from tests.ledger.ledgers import (
     ulid,
 )
 from tests.ledger.oracle import ATTEMPTS, DELIVERIES, DELIVERY_BACKLOG
-from tests.servers.redis import RedisServer
 
 NOW_US = now_us()
 AGO_US = NOW_US - 5 * DAY_US
@@ -43,12 +42,6 @@ def of_a_day() -> list[Record]:
         if id_ in STATUSES:
             told.append(StatusSet("p", id_, STATUSES[id_], AGO_US + 1_000))
     return told
-
-
-@pytest.fixture
-def client(redis_server: RedisServer) -> Iterator[Any]:
-    with redis_server.client() as opened:
-        yield opened
 
 
 def ends(client: Any, *, track_days: int = 2) -> None:
