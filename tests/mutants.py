@@ -48,12 +48,12 @@ CLOSEST: Final[Mapping[str, Sequence[str]]] = {
     "ledger": (
         "tests/ledger/test_any_order.py", "tests/ledger/test_clocks.py", "tests/ledger/test_closing_days.py",
         "tests/ledger/test_cold_reads.py", "tests/ledger/test_contract.py", "tests/ledger/test_damage.py",
-        "tests/ledger/test_histories.py",
-        "tests/ledger/test_idle_reads.py", "tests/ledger/test_lanes.py", "tests/ledger/test_refusals.py",
-        "tests/ledger/test_refused_projects.py", "tests/ledger/test_retention.py", "tests/ledger/test_scripts.py", "tests/ledger/test_settling.py",
-        "tests/ledger/test_topologies.py", "tests/ledger/test_torn_file.py", "tests/ledger/test_unlisted_days.py",
-        "tests/ledger/test_writers.py", "tests/unit/test_guard.py", "tests/export/test_ledger_lane.py",
-        "tests/cli/test_ledger.py", "tests/fuzz/test_ledger_reads.py", "tests/fuzz/test_records.py",
+        "tests/ledger/test_histories.py", "tests/ledger/test_idle_reads.py", "tests/ledger/test_lanes.py",
+        "tests/ledger/test_refusals.py", "tests/ledger/test_refused_projects.py", "tests/ledger/test_retention.py",
+        "tests/ledger/test_scripts.py", "tests/ledger/test_settling.py", "tests/ledger/test_topologies.py",
+        "tests/ledger/test_torn_file.py", "tests/ledger/test_unlisted_days.py", "tests/ledger/test_writers.py",
+        "tests/unit/test_guard.py", "tests/export/test_ledger_lane.py", "tests/cli/test_ledger.py",
+        "tests/fuzz/test_ledger_reads.py", "tests/fuzz/test_records.py",
     ),
 }  # fmt: skip
 KILLED: Final = ("killed", "timeout", "segfault")
