@@ -99,8 +99,9 @@ def test_a_ledger_of_the_first_protocol_is_refused_with_a_sentence_that_says_wha
         client.hset("oq:{p}:meta", "sequence", 5)
     advice = "is of protocol 1, .* speaks protocol 2: use the version that wrote it, or begin a new one under another"
     link = connect(RedisConfig(url=redis_server.url))
-    with pytest.raises(ReadError, match=advice):
+    with pytest.raises(ReadError, match=advice) as unread:
         Upkeep(link).begin()
+    assert unread.value.reason == "contract"
     with pytest.raises(WriteError, match=advice) as raised:
         LedgerStore(link).write([event()], time.monotonic() + 10)
     assert raised.value.reason == "contract"

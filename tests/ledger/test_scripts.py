@@ -173,6 +173,23 @@ def test_a_project_is_described_by_the_latest_then_the_greater_and_says_what_cha
     assert described(NOW_US + 2, "A") == (1, b"A", 2, 5)
 
 
+@pytest.mark.parametrize("number", [100, 200, 40_000, 3_000_000_000])
+def test_what_the_scripts_keep_is_read_as_they_keep_it(ledger: Ledger, client: Any, number: int) -> None:
+    """Numbers of groups have no sign, and times are told from that of the id, before it and after it."""
+    ledger.write(EventCreated("p", ID, NOW_US))
+    client.hset("oq:{p}:meta", "groups", number - 1)
+    for index, created_us in enumerate((NOW_US - DAY_US, NOW_US - 100_000, NOW_US + 90_000), 1):
+        ledger.write(StatusSet("p", ulid(NOW_US, index), "processing", NOW_US - 5_000, "E", created_us=created_us))
+    assert client.hexists("oq:{p}:groups", f"#{number}")
+    assert ledger.differences() == []
+    client.delete(f"oq:{{p}}:processing:{TODAY}")
+    assert len(ledger.differences()) == 1
+    ledger.upkeep.repair("p", TODAY)
+    assert client.zcard(f"oq:{{p}}:processing:{TODAY}") == 3
+    assert ledger.write(StatusSet("p", ulid(NOW_US, 1), "success", NOW_US)).changed == 1
+    assert client.zcard(f"oq:{{p}}:processing:{TODAY}") == 2
+
+
 def test_undated_ids_are_counted_anew_with_the_others_of_their_day(ledger: Ledger, client: Any) -> None:
     ledger.write(EventCreated("p", ID, NOW_US, "S"), EventCreated("p", "undated", NOW_US, "S"))
     assert ledger.differences() == []
