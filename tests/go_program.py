@@ -1,6 +1,7 @@
 """Go programs that tests need: built once per version of their sources, kept in a cache.
 
-`python -m tests.go_program` builds all of them beforehand; the Collector takes minutes the first time.
+`python -m tests.go_program` builds all of them beforehand; the Collector takes minutes the first time, and so does
+Go's library for the race detector.
 """
 
 import fcntl
@@ -27,6 +28,10 @@ ASYNQ_PEER: Final = ROOT / "tests" / "peer_go"
 COLLECTOR: Final = ROOT / "tests" / "collector"
 GO_WORKER: Final = ROOT / "examples" / "go-worker"
 DEPLOY_CHECKS: Final = ROOT / "tests" / "deploy" / "checks_go"
+# What Go says where it cannot look for races: without cgo, a C compiler and its headers, or on a rare processor.
+_NO_RACES: Final = re.compile(
+    r"-race (requires cgo|is (only|not) supported)|C compiler .* not found|fatal error: \w+\.h"
+)
 _NEEDS: Final = {
     ASYNQ_PEER: Needs.GO_ASYNQ,
     COLLECTOR: Needs.GO_COLLECTOR,
@@ -53,13 +58,23 @@ def build_go_program(sources: Path) -> Path:
     return program
 
 
-def run_go(sources: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def find_races(sources: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The module's own tests, under the race detector. The test is skipped where Go has no C compiler for it."""
+    tested = run_go(sources, "test", "-race", "-p", "2", "-v", "./...", CGO_ENABLED="1", **environment)
+    if tested.returncode and (without := _NO_RACES.search(tested.stdout + tested.stderr)):
+        missing(Needs.GO_RACES, f"Go cannot look for races here: {without[0]}")
+    return tested
+
+
+def run_go(sources: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """One command of Go in a module. The test is skipped where Go or the module's dependencies cannot be had."""
     go = shutil.which("go") or missing(_NEEDS[sources], f"no go on PATH: {sources.name} cannot be built")
     done = subprocess.run(
         [go, *arguments],
         cwd=sources,
-        env=os.environ | {"CGO_ENABLED": "0", "GOWORK": "off", "GOFLAGS": "-mod=readonly -buildvcs=false"},
+        env=os.environ
+        | {"CGO_ENABLED": "0", "GOWORK": "off", "GOFLAGS": "-mod=readonly -buildvcs=false"}
+        | environment,
         capture_output=True,
         text=True,
         check=False,
@@ -84,3 +99,5 @@ def _digest(sources: Path) -> str:
 if __name__ == "__main__":
     for module in _NEEDS:
         sys.stdout.write(f"{build_go_program(module)}\n")
+    # Go keeps what it compiles for this. Where it cannot, the test that needs it says so.
+    run_go(GO_WORKER, "test", "-race", "-p", "2", "-run", "^$", "./...", CGO_ENABLED="1")

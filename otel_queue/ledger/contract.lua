@@ -60,20 +60,19 @@ local function day_of_number(days)
   return string.format('%04d%02d%02d', 2000 + year, month + 3, date)
 end
 
--- The Unix second at which a day ends, and until which its deliveries and events are tracked.
+-- The Unix second at which a day ends.
 local function end_of(of) return (MARCH_2000 + number_of_day(of) + 1) * 86400 end
-local function tracked_until_of(of) return end_of(of) + rule_of(of).track_days * 86400 end
 
--- The Unix second until which the day or one before it is tracked: an earlier rule may track its days longer.
-local function all_tracked_until(of)
-  local latest, before = tracked_until_of(of)
+-- The Unix second until which a day's deliveries and events are tracked: no day's tracking ends before that of an
+-- earlier one, whose rule may have more days.
+local function tracked_until_of(of)
+  local latest, tracked = 0, 0  -- before the first rule nothing is tracked
   for from, track_days in contract:gmatch('(%d+):(%d+):%d+:%d+;') do
     if from > of then break end
-    -- The last day of a rule ends where the next rule begins.
-    if before then latest = math.max(latest, end_of(from) + (before - 1) * 86400) end
-    before = tonumber(track_days)
+    latest = math.max(latest, end_of(from) - 86400 + tracked)
+    tracked = tonumber(track_days) * 86400
   end
-  return latest
+  return math.max(latest, end_of(of) + tracked)
 end
 
 -- The UTC day that it is now.

@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Final
 
 from otel_queue.errors import ReadError, WriteError
@@ -19,7 +18,6 @@ FROM_THE_FIRST: Final = "00000000"
 REFUSED: Final = "OQCONTRACT"
 """How a script's refusal begins; a blank and what the project has stand behind it."""
 
-_DAY_SECONDS: Final = 86_400
 # A number of more digits is damaged, and too large for what is made of it.
 _RULE: Final = re.compile(r"(\d{8}):(\d{1,16}):(\d{1,16}):(\d{1,16});", re.ASCII)
 _TEXT: Final = re.compile(rf"{PROTOCOL};(\d{{1,16}});(\d{{1,16}});({FROM_THE_FIRST}:[\d:;]+)", re.ASCII)
@@ -53,15 +51,11 @@ class Contract:
         """The rule of a day, YYYYMMDD; that of `undated` is the last."""
         return next(rule for rule in reversed(self.rules) if rule.from_day <= day)
 
-    def all_tracked_until(self, day: str) -> int:
-        """The Unix second until which the day or one before it is tracked: an earlier rule may track longer."""
-        # The last day of a rule ends where the next rule begins.
-        ends = [
-            end_of(following.from_day) + (rule.track_days - 1) * _DAY_SECONDS
-            for rule, following in pairwise(self.rules)
-            if following.from_day <= day
-        ]
-        return max([end_of(day) + self.rule_of(day).track_days * _DAY_SECONDS, *ends])
+    def tracked_until(self, day: str) -> int:
+        """The Unix second until which a day's deliveries and events are tracked: never less than an earlier day's."""
+        rules = [rule for rule in self.rules if rule.from_day <= day]
+        ends = [*(end_of(rule.from_day) - 86_400 for rule in rules[1:]), end_of(day)]
+        return max(end + rule.track_days * 86_400 for rule, end in zip(rules, ends, strict=True))
 
     def text(self) -> bytes:
         """As it stands in Redis."""

@@ -5,8 +5,8 @@
 -- Returns how many were looked at; fewer than ARGV[3] when there are no more. A retry goes on. An error for a day that is
 --   still tracked.
 
-if tonumber(time[1]) <= all_tracked_until(day) then
-  return redis.error_reply('ERR ' .. day .. ', or a day before it, is still tracked')
+if tonumber(time[1]) <= tracked_until_of(day) then
+  return redis.error_reply('ERR ' .. day .. ' is still tracked')
 end
 local expired = redis.call('HGET', KEYS[1], 'expired') or ''
 local members = redis.call('ZRANGEBYSCORE', PREFIX .. 'undated', '-inf', number_of_day(day), 'LIMIT', 0, ARGV[3])

@@ -7,10 +7,10 @@
 -- KEYS[2] HASH  tracked deliveries of the day; once full, more in KEYS[2]:N
 -- ARGV[3], ARGV[4] numbers of the first and the last node to look at; 0 is KEYS[2]
 -- Returns 1 if one of them was full, so that there may be more behind it; 0 if not, or if the day is settled already. An
---   error while the day or one before it is still tracked. A retry copies the same.
+--   error for a day that is still tracked. A retry copies the same.
 
-if tonumber(time[1]) <= all_tracked_until(day) then
-  return redis.error_reply('ERR ' .. day .. ', or a day before it, is still tracked')
+if tonumber(time[1]) <= tracked_until_of(day) then
+  return redis.error_reply('ERR ' .. day .. ' is still tracked')
 end
 local settled = redis.call('HGET', KEYS[1], 'settled')
 if settled and day <= settled then return 0 end

@@ -276,7 +276,7 @@ def _due(look: list[Reply], clock: Clock, through: str | None) -> _Due | None:
     now = clock.now_us // 1_000_000
 
     def is_past(day: str) -> bool:
-        return contract.all_tracked_until(day) < now
+        return contract.tracked_until(day) < now
 
     past = [day for day in days if day > marks.settled and is_past(day)]
     settled = max([marks.settled, *past])

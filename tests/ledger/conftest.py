@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,12 @@ def no_key_without_a_life(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     for server in servers:
         assert_every_key_has_a_life(server, databases=(0, 1) if len(servers) == 1 else (0,))
+
+
+@pytest.fixture
+def client(redis_server: RedisServer) -> Iterator[Any]:
+    with redis_server.client() as opened:
+        yield opened
 
 
 @pytest.fixture

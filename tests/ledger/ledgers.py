@@ -137,6 +137,12 @@ def agree_on(client: redis.Redis, **changed: Any) -> None:
         client.hset(meta, "contract", text)
 
 
+def call(client: Any, name: str, keys: list[str], *arguments: str | int | bytes) -> Any:
+    """One call of a script for project p, whose contract stands in its meta; keys but the meta by what they hold."""
+    of_project = ["oq:{p}:meta", *(f"oq:{{p}}:{key}" for key in keys)]
+    return client.eval(script(name).text.decode(), len(of_project), *of_project, "", *arguments)
+
+
 def fold(client: redis.Redis, project: str, through: str) -> None:
     """Settles and folds days of a project, as if they were old enough."""
     meta, days = (f"oq:{{{project}}}:{what}" for what in ("meta", "days"))

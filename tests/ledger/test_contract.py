@@ -1,6 +1,7 @@
 """The contract stands in Redis: writers bring none, days go by the rule of their own, other protocols are refused."""
 
 import time
+from importlib import resources
 
 import pytest
 import redis
@@ -8,6 +9,7 @@ import redis
 from otel_queue.config import RedisConfig
 from otel_queue.errors import ReadError, WriteError
 from otel_queue.ledger.contract import Contract, Rule, parse_contract
+from otel_queue.ledger.identity import end_of
 from otel_queue.ledger.store import LedgerStore
 from otel_queue.ledger.upkeep import Upkeep
 from otel_queue.lifecycle import DeliveryCreated, EventCreated, Record, StatusSet
@@ -97,8 +99,9 @@ def test_a_ledger_of_the_first_protocol_is_refused_with_a_sentence_that_says_wha
         client.hset("oq:{p}:meta", "sequence", 5)
     advice = "is of protocol 1, .* speaks protocol 2: use the version that wrote it, or begin a new one under another"
     link = connect(RedisConfig(url=redis_server.url))
-    with pytest.raises(ReadError, match=advice):
+    with pytest.raises(ReadError, match=advice) as unread:
         Upkeep(link).begin()
+    assert unread.value.reason == "contract"
     with pytest.raises(WriteError, match=advice) as raised:
         LedgerStore(link).write([event()], time.monotonic() + 10)
     assert raised.value.reason == "contract"
@@ -160,3 +163,22 @@ def test_the_script_says_what_the_project_has_to_a_caller_with_another(
         grown = held.decode() + f"{IN_TWO_DAYS}:60:7:100000;"
         assert client.eval(*call, grown, "undated") == []
         assert client.hget("oq:{p}:meta", "contract") == grown.encode()
+
+
+@pytest.mark.parametrize("track_days", [(30,), (30, 2), (2, 30), (30, 2, 1), (9, 1, 3), (1, 2, 30), (3, 0, 7)])
+def test_no_day_is_tracked_for_less_long_than_an_earlier_one(
+    redis_server: RedisServer, track_days: tuple[int, ...]
+) -> None:
+    begins = ("00000000", "20260110", "20260113")
+    rules = tuple(Rule(track_days=days, from_day=begin) for days, begin in zip(track_days, begins, strict=False))
+    contract = Contract(NOW_US, rules=rules)
+    days = [f"202601{day:02}" for day in range(1, 32)]
+    latest, wanted = 0, []
+    for day in days:
+        latest = max(latest, end_of(day) + contract.rule_of(day).track_days * 86_400)
+        wanted.append(latest)
+    assert [contract.tracked_until(day) for day in days] == wanted
+    text = (resources.files("otel_queue.ledger") / "contract.lua").read_text(encoding="utf-8")
+    with redis_server.client() as client:
+        asked = f"{text} return tracked_until_of(ARGV[2])"
+        assert [client.eval(asked, 1, "oq:{p}:meta", contract.text(), day) for day in days] == wanted

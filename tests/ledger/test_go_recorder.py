@@ -25,7 +25,7 @@ from otel_queue.lifecycle import (
     StatusSet,
 )
 from otel_queue.redis_client import connect
-from tests.go_program import GO_WORKER, run_go
+from tests.go_program import GO_WORKER, find_races, run_go
 from tests.ledger.go_recorder import (
     line_of,
     replay,
@@ -339,6 +339,17 @@ def test_the_worker_describes_its_project(worked: Any) -> None:
 def test_the_recorders_own_go_tests_pass() -> None:
     tested = run_go(GO_WORKER, "test", "-p", "2", "./...")
     assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
+@pytest.mark.timeout(900)  # the first time, Go compiles its library for the race detector
+def test_its_goroutines_share_nothing_unguarded_and_count_each_record_once(
+    redis_server: RedisServer, go_url: str
+) -> None:
+    """Many goroutines record while the link breaks and one project is refused."""
+    tested = find_races(GO_WORKER, LEDGER_TEST_REDIS=go_url.removeprefix("redis://").removesuffix("/0"))
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+    assert "--- SKIP" not in tested.stdout
+    assert sum(_events_of(redis_server, project) for project in ("p0", "p1", "p2", "p3", "refused")) == 8 * 500 + 2
 
 
 def test_a_label_that_is_not_told_is_not_null(go_url: str) -> None:

@@ -1,12 +1,13 @@
 """What ends by itself: tracking of days, undated ids, groups; and what stays known all the same."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import redis
 
 from otel_queue.ledger.contract import Rule
+from otel_queue.ledger.identity import end_of
 from otel_queue.ledger.scripts import script
 from otel_queue.lifecycle import AttemptMade, DayExpired, DeliveryCreated, EventCreated, Record, StatusSet
 from tests.ledger.ledgers import (
@@ -22,7 +23,6 @@ from tests.ledger.ledgers import (
     ulid,
 )
 from tests.ledger.oracle import ATTEMPTS, DELIVERIES, DELIVERY_BACKLOG
-from tests.servers.redis import RedisServer
 
 NOW_US = now_us()
 AGO_US = NOW_US - 5 * DAY_US
@@ -42,12 +42,6 @@ def of_a_day() -> list[Record]:
         if id_ in STATUSES:
             told.append(StatusSet("p", id_, STATUSES[id_], AGO_US + 1_000))
     return told
-
-
-@pytest.fixture
-def client(redis_server: RedisServer) -> Iterator[Any]:
-    with redis_server.client() as opened:
-        yield opened
 
 
 def ends(client: Any, *, track_days: int = 2) -> None:
@@ -118,7 +112,7 @@ def test_a_day_that_is_tracked_is_settled_by_nobody(ledger: Ledger, client: Any)
         ends(client, track_days=track_days)
         assert ledger.upkeep.settle("p") == (0, 0, 0, 0)
     for name in ("keep_open", "end_undated"):
-        with pytest.raises(redis.ResponseError, match=f"{DAY}, or a day before it, is still tracked"):
+        with pytest.raises(redis.ResponseError, match=f"{DAY} is still tracked"):
             run(client, name, DAY, 0, 0)
     assert run(client, "settle_day", DAY) == 0
     assert ledger.write(StatusSet("p", DONE, "retry", NOW_US)).changed == 1
@@ -289,7 +283,7 @@ def test_no_day_is_settled_while_one_before_it_is_tracked(ledger: Ledger, client
     ledger.write(*of_a_day(), DeliveryCreated("p", earlier, AGO_US - DAY_US, "E", "t", "S"))
     agree_on(client, rules=(Rule(track_days=8), Rule(track_days=2, from_day=DAY)))
     assert ledger.upkeep.settle("p").days == 0
-    with pytest.raises(redis.ResponseError, match="or a day before it, is still tracked"):
+    with pytest.raises(redis.ResponseError, match=f"{DAY} is still tracked"):
         run(client, "keep_open", DAY, 0, 0)
     assert ledger.write(StatusSet("p", earlier, "success", NOW_US)) == (1, 0, 0, 0)
     agree_on(client, rules=(Rule(track_days=4), Rule(track_days=2, from_day=DAY)))
@@ -370,3 +364,22 @@ def test_a_day_expires_on_a_full_redis(ledger: Ledger, client: Any) -> None:
     client.config_set("maxmemory", 0)
     assert statuses(ledger) == {}
     assert client.hget("oq:{p}:meta", "expired") == DAY.encode()
+
+
+def test_a_day_is_tracked_as_long_as_those_before_it(ledger: Ledger, client: Any) -> None:
+    """Fewer days of tracking from a later day on used to settle earlier days too: what came for them was late."""
+    agree_on(client, rules=(Rule(track_days=30), Rule(track_days=2, from_day=DAY)))
+    earlier = ulid(AGO_US - DAY_US, 1)
+    assert ledger.write(*of_a_day(), StatusSet("p", earlier, "processing", AGO_US, "E", "t", "S")).late == 0
+    assert ledger.upkeep.settle("p").days == 0
+    with pytest.raises(redis.ResponseError, match=f"{DAY} is still tracked"):
+        run(client, "keep_open", DAY, 0, 0)
+    kept = {key.split(b":")[2]: client.expiretime(key) for key in client.keys(f"oq:{{p}}:*s:{DAY}")}
+    assert kept == {
+        b"deliveries": end_of(DAY) + 36 * 86_400,
+        b"events": end_of(DAY) + 36 * 86_400,
+        b"counts": -1,
+    }
+    assert ledger.write(StatusSet("p", earlier, "success", NOW_US)) == (1, 0, 0, 0)
+    agree_on(client, rules=(Rule(track_days=4), Rule(track_days=2, from_day=DAY)))
+    assert ledger.upkeep.settle("p").days == 2

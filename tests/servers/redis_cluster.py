@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Iterator
 
 import redis
+from redis.crc import key_slot
 
 from tests.requirements_gate import Needs, missing
 from tests.servers.process import free_port, wait_until
@@ -27,8 +28,7 @@ class Cluster:
 
     def port_of(self, key: bytes) -> int:
         """The node that serves the key, by the shares given at the start."""
-        with self.client() as client:
-            slot = client.keyslot(key)
+        slot = key_slot(key)
         return next(node.port for number, node in enumerate(self.nodes) if slot <= _last_slot(number))
 
     def is_whole(self) -> bool:

@@ -43,6 +43,14 @@ class Rule(NamedTuple):
 
 
 @functools.cache
+def tracked_until(contract: str, day: str) -> int:
+    """The Unix second until which a day is tracked, and with it no earlier day that a longer rule has."""
+    days = [day, *(rule.split(":")[0] for rule in contract.split(";")[4:-1])]
+    lasts = [day_of(end_of(each) - DAY_SECONDS - 1) if each != day else day for each in days if each <= day]
+    return max(end_of(last) + rule_of(contract, last).track_days * DAY_SECONDS for last in lasts)
+
+
+@functools.cache
 def rule_of(contract: str, day: str) -> Rule:
     rules = [rule.split(":") for rule in contract.split(";")[3:-1]]
     return [Rule(each[0], *map(int, each[1:])) for each in rules if each[0] <= day][-1]
@@ -178,18 +186,22 @@ def _forget_old(project: Project, now: int) -> None:
     Where somebody began to settle it, the copies stay.
     """
 
-    def is_over(day: str, days: int) -> bool:
-        return day != UNDATED and end_of(day) + days * DAY_SECONDS <= now
-
     contract, settling = project.contract, project.marks.get("settling")
-    if settling and is_over(settling, rule_of(contract, settling).track_days + _WEEK):
+
+    def is_forgotten(day: str) -> bool:
+        return day != UNDATED and tracked_until(contract, day) + _WEEK * DAY_SECONDS <= now
+
+    def is_attempt_forgotten(day: str) -> bool:
+        return day != UNDATED and end_of(day) + (rule_of(contract, day).attempt_days + 1) * DAY_SECONDS <= now
+
+    if settling and is_forgotten(settling):
         of_day = [(key[1], held) for key, held in project.deliveries.items() if key[0] == settling]
         copied = of_day if project.copied_whole else of_day[:NODE_ENTRIES]
         project.open.update({id_: held for id_, held in copied if held.status < FIRST_FINAL})
     for ids in (project.deliveries, project.events):
-        for key in [key for key in ids if is_over(key[0], rule_of(contract, key[0]).track_days + _WEEK)]:
+        for key in [key for key in ids if is_forgotten(key[0])]:
             del ids[key]
-    for key in [key for key in project.attempt_ids if is_over(key[0], rule_of(contract, key[0]).attempt_days + 1)]:
+    for key in [key for key in project.attempt_ids if is_attempt_forgotten(key[0])]:
         del project.attempt_ids[key]
 
 
@@ -207,7 +219,7 @@ class _Call:
         self.rule = rule_of(self.contract, day or UNDATED)
         self.tracked_until = 0
         if day not in (UNDATED, ""):
-            self.tracked_until = end_of(day) + self.rule.track_days * DAY_SECONDS
+            self.tracked_until = tracked_until(self.contract, day)
         self.changed: set[str] = set()
         self.results: Counter[str] = Counter()
 

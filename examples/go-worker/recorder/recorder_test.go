@@ -15,6 +15,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
+var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
+
 // refusing is the address of a port where nobody listens.
 func refusing(t *testing.T) string {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -29,7 +31,7 @@ func refusing(t *testing.T) string {
 func unreachable(t *testing.T, options Options) *Recorder {
 	client := redis.NewClient(&redis.Options{Addr: refusing(t), MaxRetries: -1})
 	options.Interval = time.Hour
-	options.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
+	options.Logger = quiet
 	r := New(client, options)
 	t.Cleanup(func() {
 		ended, cancel := context.WithCancel(context.Background())

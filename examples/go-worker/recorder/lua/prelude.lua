@@ -136,9 +136,7 @@ local touched = {}
 local function conclude(kind, days, grace_days)
   adopt()
   -- All nodes of a day end at the same moment: were the first one gone before the others, ids would look new.
-  if tracked_until > 0 then
-    for node in pairs(grown) do redis.call('EXPIREAT', node, tracked_until + grace_days * 86400) end
-  end
+  for node in pairs(grown) do redis.call('EXPIREAT', node, tracked_until + grace_days * 86400) end
   if changed > 0 then
     local sequence = redis.call('HINCRBY', KEYS[1], 'sequence', 1)
     for member in pairs(touched) do redis.call('ZADD', days, sequence, member) end
