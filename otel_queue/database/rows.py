@@ -95,7 +95,7 @@ def text_of(name: str) -> str:
 
 def statement(name: str, **parts: object) -> "psycopg.sql.Composed":
     """The SQL in NAME.sql with its parts, each a condition or a value."""
-    return psycopg.sql.SQL(text_of(name)).format(**parts)  # type: ignore[arg-type]  # our own files
+    return psycopg.sql.SQL(text_of(name)).format(**parts)
 
 
 class Rows:
@@ -157,10 +157,8 @@ class Rows:
         """Up to when a slice of so many rows goes: the end of the span at most."""
         end = statement("slice_end", table=_table(table), since=moment(span.since_us), until=moment(span.until_us),
                         rows=rows)  # fmt: skip
-        found = next(iter(self._reading.copied(end, ("int8",))), None)
-        if found is None:
-            return span.until_us
-        return max(_unix_us(found[0]) or 0, span.since_us + 1)
+        found = list(self._reading.copied(end, ("int8",)))
+        return max(_unix_us(found[0][0]) or 0, span.since_us + 1) if found else span.until_us
 
     def newest_us(self, table: str) -> int:
         """When the newest row that can be seen was created; 0 for none."""
@@ -178,16 +176,16 @@ class Rows:
                 yield keyed(missed, is_partitioned=True), found
 
     def _deliveries(self, wanted: Condition) -> Iterator[DeliveryRow]:
-        for *told, created_at, updated_at, is_deleted in self._copied("deliveries", wanted, _DELIVERY_TYPES):
-            yield DeliveryRow(*told, _unix_us(created_at), _unix_us(updated_at), is_deleted)
+        for row in self._copied("deliveries", wanted, _DELIVERY_TYPES):
+            yield DeliveryRow._make((*row[:6], _unix_us(row[6]), _unix_us(row[7]), row[8]))
 
     def _events(self, wanted: Condition) -> Iterator[EventRow]:
         for id_, project, source, created_at in self._copied("events", wanted, _EVENT_TYPES):
             yield EventRow(id_, project, source, _unix_us(created_at))
 
     def _attempts(self, wanted: Condition) -> Iterator[AttemptRow]:
-        for *told, created_at in self._copied("attempts", wanted, _ATTEMPT_TYPES):
-            yield AttemptRow(*told, _unix_us(created_at))
+        for row in self._copied("attempts", wanted, _ATTEMPT_TYPES):
+            yield AttemptRow._make((*row[:6], _unix_us(row[6])))
 
     def _copied(self, name: str, wanted: Condition, types: Sequence[str]) -> Iterator[Row]:
         return self._reading.copied(statement(name, wanted=wanted), types)

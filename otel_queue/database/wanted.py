@@ -1,4 +1,4 @@
-"""Which rows a statement reads: conditions that name their rows by an index, and their partitions by project and time."""
+"""Which rows a statement reads: conditions that find them by an index, and prune partitions by project and time."""
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta

@@ -1,0 +1,68 @@
+"""The follower: who has the lease fills the ledger once, then looks, and sweeps between the looks."""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Final
+
+from otel_queue.config import Config
+from otel_queue.database.look import Look, Looked, Pace
+from otel_queue.database.place import Lease, Place
+from otel_queue.database.target import Target
+from otel_queue.errors import ConfigError
+from otel_queue.postgres.database import Database
+from otel_queue.postgres.dsn import Dsn
+from otel_queue.redis_client import connect
+
+_log: Final = logging.getLogger(__name__)
+
+# A follower that died is replaced when its lease ends: so many looks later, and at least so many seconds.
+_LEASE_LOOKS: Final = 4
+_LEASE_SECONDS: Final = 30.0
+
+
+class Follower:
+    """Follows the database of a configuration. One of several works at a time; the others wait for its lease."""
+
+    def __init__(self, config: Config, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        if config.postgres.dsn is None:
+            raise ConfigError(["postgres.dsn is not set: it says which database is to be followed"])
+        settings = config.follow
+        self._settings = settings
+        self._monotonic = monotonic
+        self.database = Database(
+            Dsn(config.postgres.dsn), statement_timeout_seconds=config.postgres.statement_timeout_seconds
+        )
+        self.target = Target(config)
+        seconds = max(_LEASE_SECONDS, _LEASE_LOOKS * settings.look_seconds)
+        self.lease = Lease(connect(config.followed.ledger_redis), settings.namespace, seconds)
+        self._pace = Pace(old_us=round(settings.old_seconds * 1e6), overlap_us=round(settings.overlap_seconds * 1e6))
+        self._forget()
+
+    def _forget(self) -> None:
+        """What another follower may have told meanwhile is not known."""
+        self._look = Look(self.database, self.target, self._pace)
+        self._looks = 0
+
+    def take(self) -> Place | None:
+        """The place to go on from, if the lease is ours; None while another follower has it."""
+        was_held = self.lease.is_held
+        place = self.lease.take()
+        if place is not None and not was_held:
+            self._forget()
+            self.target.begin()
+            self.target.begin_after(place.read_us)
+        return place
+
+    def look(self, place: Place) -> Looked:
+        """One look, and the place that it led to is kept."""
+        looked = self._look.run(place, whole=self._looks % self._settings.old_every == 0)
+        self._looks += 1
+        self.lease.keep(place)
+        return looked
+
+    def close(self) -> None:
+        """Ends the lease and the connections."""
+        self.lease.end()
+        self.lease.close()
+        self.target.close()
