@@ -8,6 +8,8 @@ from typing import Final
 from otel_queue.config import Config
 from otel_queue.database.look import Look, Looked, Pace
 from otel_queue.database.place import Lease, Place
+from otel_queue.database.slices import Slices
+from otel_queue.database.sweep import Sweep, Swept, new_sweep
 from otel_queue.database.target import Target
 from otel_queue.errors import ConfigError
 from otel_queue.postgres.database import Database
@@ -43,6 +45,8 @@ class Follower:
         """What another follower may have told meanwhile is not known."""
         self._look = Look(self.database, self.target, self._pace)
         self._looks = 0
+        self._slices = Slices(self.database, self.target, self._settings.slice_rows)
+        self._sweep: Sweep | None = None
 
     def take(self) -> Place | None:
         """The place to go on from, if the lease is ours; None while another follower has it."""
@@ -60,6 +64,23 @@ class Follower:
         self._looks += 1
         self.lease.keep(place)
         return looked
+
+    def sweep(self) -> Swept:
+        """A whole sweep, without a pause; see `sweep_step`."""
+        while not self.sweep_step().is_over:
+            pass
+        assert self._sweep is not None
+        return self._sweep.swept
+
+    def sweep_step(self) -> Sweep:
+        """Compares one more slice: of the sweep that goes on, or the first one of a new sweep."""
+        if self._sweep is None or self._sweep.is_over:
+            self._sweep = new_sweep(self.target, self._slices)
+        self._sweep.step()
+        self.lease.keep()
+        if self._sweep.is_over:
+            self.target.settle()
+        return self._sweep
 
     def close(self) -> None:
         """Ends the lease and the connections."""

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import redis
+
 from otel_queue.config import Config, FollowConfig, PostgresConfig, RedisConfig, Secret
 from otel_queue.database.follower import Follower
 from otel_queue.database.look import Looked
@@ -51,7 +53,19 @@ class Scene:
         assert not looked.failures, looked.failures
         return looked
 
-    def new_id(self, ago_seconds: float = 0) -> str:
+    def sweep(self) -> dict[str, int]:
+        """What a sweep set right, by what was wrong."""
+        self.place()
+        swept = self.follower.sweep()
+        assert not swept.failures, swept.failures
+        return {what: count for what, count in swept.repaired.items() if count}
+
+    def client(self) -> Any:
+        """Redis itself."""
+        return redis.Redis.from_url(str(self.config.redis.location))
+
+    def new_id(self, ago_seconds: float = 120) -> str:
+        """An id of two minutes ago: whether the newest ids have rows is left to the next sweep."""
         return ulid(now_us() - round(ago_seconds * 1e6), next(self._numbers))
 
     def event(self, *, source: str | None = "S1", project: str = "P") -> str:
@@ -60,7 +74,7 @@ class Scene:
         return id_
 
     def delivery(self, event: str, status: str = "Scheduled", **told: Any) -> str:
-        id_ = self.new_id(told.get("seconds") or 0)
+        id_ = self.new_id((told.get("seconds") or 0) + 120)
         self.gateway.delivery(id_, event, status, **told)
         return id_
 

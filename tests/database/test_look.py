@@ -125,7 +125,8 @@ def test_clocks_of_writers_decide_nothing(scene: Scene) -> None:
     scene.look()
     for id_ in (ahead, behind):
         scene.gateway.execute(
-            "UPDATE convoy.event_deliveries SET status = 'Success', updated_at = now() - interval '1 day' WHERE id = %s",
+            "UPDATE convoy.event_deliveries SET status = 'Success', updated_at = now() - interval '1 day'"
+            " WHERE id = %s",
             id_,
         )
     scene.look()
