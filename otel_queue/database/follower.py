@@ -1,17 +1,19 @@
 """The follower: who has the lease fills the ledger once, then looks, and sweeps between the looks."""
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable
 from typing import Final
 
 from otel_queue.config import Config
+from otel_queue.database.fill import Fill
 from otel_queue.database.look import Look, Looked, Pace
 from otel_queue.database.place import Lease, Place
 from otel_queue.database.slices import Slices
 from otel_queue.database.sweep import Sweep, Swept, new_sweep
 from otel_queue.database.target import Target
-from otel_queue.errors import ConfigError
+from otel_queue.errors import ConfigError, ReadError
 from otel_queue.postgres.database import Database
 from otel_queue.postgres.dsn import Dsn
 from otel_queue.redis_client import connect
@@ -47,6 +49,7 @@ class Follower:
         self._looks = 0
         self._slices = Slices(self.database, self.target, self._settings.slice_rows)
         self._sweep: Sweep | None = None
+        self._fill: Fill | None = None
 
     def take(self) -> Place | None:
         """The place to go on from, if the lease is ours; None while another follower has it."""
@@ -57,6 +60,22 @@ class Follower:
             self.target.begin()
             self.target.begin_after(place.read_us)
         return place
+
+    def fill_step(self, place: Place) -> Fill:
+        """The next step of the first fill, which is over when the place has no `filled_us` any more."""
+        if self._fill is None:
+            overlap_us = self._pace.overlap_us
+            self._fill = Fill(self.database, self.target, self._slices, self._look.memory, overlap_us=overlap_us)
+        self._fill.step(place)
+        self.lease.keep(place)
+        return self._fill
+
+    def fill(self, place: Place) -> Fill:
+        """All of the first fill that is left, without a pause."""
+        while True:
+            fill = self.fill_step(place)
+            if place.filled_us is None:
+                return fill
 
     def look(self, place: Place) -> Looked:
         """One look, and the place that it led to is kept."""
@@ -83,7 +102,8 @@ class Follower:
         return self._sweep
 
     def close(self) -> None:
-        """Ends the lease and the connections."""
-        self.lease.end()
+        """Ends the lease, unless another follower has it or Redis is gone, and the connections."""
+        with contextlib.suppress(ReadError):
+            self.lease.end()
         self.lease.close()
         self.target.close()

@@ -30,8 +30,8 @@ class Place:
     """Times are Unix microseconds, by the database unless they say otherwise.
 
     `events_us`, `deliveries_us` and `attempts_us` are from where on the next look reads. `read_us` is the time of the
-    last records, by Redis. `filled_us` is up to where the first fill has come, None when it is over; `last_old_day` is
-    the last day that it counted, "" before that. `days` are the days of each project that had a partition.
+    last records, by Redis. `filled_us` is up to where the first fill has come, None when it is over; `first_day` is
+    the first one that it tracked, "" before older days were counted. `days` are the days of each project that had a partition.
     """
 
     events_us: int = 0
@@ -39,7 +39,7 @@ class Place:
     attempts_us: int = 0
     read_us: int = 0
     filled_us: int | None = 0
-    last_old_day: str = ""
+    first_day: str = ""
     days: dict[str, list[str]] = field(default_factory=dict)
 
     def text(self) -> bytes:

@@ -56,11 +56,13 @@ class Window:
         return created_us is None or created_us >= self.midnight_us
 
     def holds_attempt(self, id_: str, created_us: int | None) -> bool:
-        """Whether an attempt is tracked by its id; one without any time is not."""
+        """Whether an attempt is tracked by its id; one without any time is."""
+        if created_us is not None and created_us < self.attempts_since_us:
+            return False
         day = identify(id_).day
         if day != UNDATED:
             return day >= self.first_attempt_day
-        return created_us is not None and created_us >= self.attempts_since_us + _DAY_US
+        return created_us is None or created_us >= self.attempts_since_us + _DAY_US
 
 
 def window_at(clock: Clock) -> Window:

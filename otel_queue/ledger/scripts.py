@@ -16,6 +16,8 @@ _BEFORE: Final = {
     "find_ids": _RECORDING,
     "forget_ids": _RECORDING,
     "number_groups": _RECORDING,
+    "put_open": _RECORDING,
+    "put_attempts": _RECORDING,
     "describe_project": ("contract",),
     "expire_day": _CLOSING,
     "settle_day": _CLOSING,

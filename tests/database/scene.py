@@ -53,6 +53,17 @@ class Scene:
         assert not looked.failures, looked.failures
         return looked
 
+    def fill(self) -> dict[str, int]:
+        """What a first fill read, by kind."""
+        filled = self.follower.fill(self.place())
+        assert not filled.failures, filled.failures
+        return filled.rows
+
+    def kill(self) -> None:
+        """The follower ends without a word, its lease runs out, and another one takes its place."""
+        self.client().hset("oq-db:follow", "lease_until", 0)
+        self.follower = self.new_follower()
+
     def sweep(self) -> dict[str, int]:
         """What a sweep set right, by what was wrong."""
         self.place()
