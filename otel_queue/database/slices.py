@@ -89,6 +89,7 @@ class Slices:
         self._target = target
         self._most = self._rows = rows
         self.sources = Sources()
+        self._older: set[Key] = set()
 
     def read(self, since_us: int, until_us: int, window: Window) -> Slice:
         """The next slice of what was created from one time up to the other. Raises ReadError.
@@ -96,6 +97,8 @@ class Slices:
         A slice that takes too long is read again with half as many rows. The slice that reaches the end has the rows
         without a time as well.
         """
+        if since_us <= window.since_us:
+            self._older = set()
         while True:
             try:
                 found = self._read(since_us, until_us, window)
@@ -129,7 +132,9 @@ class Slices:
                 attempts += rows.attempts_without_time()
             self.sources.add(events)
             found = Slice(span, time_us)
-            found.events = [row for row in events if window.holds(row.id, row.created_us)]
+            # An event whose id tells no day counts on that of its first row, also if it was replayed behind midnight.
+            self._older |= {row.key for row in events if not window.holds(row.id, row.created_us)}
+            found.events = [row for row in events if row.key not in self._older]
             found.deliveries = [row for row in deliveries if window.holds(row.id, row.created_us)]
             found.attempts = [row for row in attempts if window.holds_attempt(row.id, row.created_us)]
             self.sources.add(rows.events_by_key(self.sources.unknown(found.deliveries)))
