@@ -16,9 +16,8 @@ from otel_queue.database.target import Target
 from otel_queue.database.wanted import LAST_US, moment
 from otel_queue.errors import ReadError
 from otel_queue.ledger.batches import delivery_group, event_group, rank_of
-from otel_queue.ledger.counts import EVENTS, DayCounts
-from otel_queue.ledger.identity import UNDATED, day_of, end_of, identify
-from otel_queue.ledger.untracked import OpenDelivery
+from otel_queue.ledger.counts import EVENTS, DayCounts, Opened
+from otel_queue.ledger.identity import UNDATED, day_of, end_of, identify, text_of
 from otel_queue.lifecycle import UNTOLD, Label, Record
 from otel_queue.postgres.database import Database, Reading, Row
 from otel_queue.ulid import lowest_ulid
@@ -35,16 +34,15 @@ _T = TypeVar("_T")
 
 @dataclass(slots=True)
 class OldDays:
-    """`days` are the counts of each project and day, `open` the deliveries that are not final and tell their day.
+    """`days` are the counts of each project and day, with the deliveries that are not final, known one by one.
 
-    `records` tell those that are not final and tell none, `attempts` counts by project and field. `in_flight` are the
-    statuses of all that is not final.
+    `records` tell those of them whose ids tell no day. `attempts` are counts by project and endpoint, status and code.
+    `in_flight` are the statuses of all that is not final.
     """
 
     days: dict[str, dict[str, DayCounts]] = field(default_factory=dict)
-    open: dict[str, dict[str, list[OpenDelivery]]] = field(default_factory=dict)
     records: list[Record] = field(default_factory=list)
-    attempts: dict[str, Counter[str]] = field(default_factory=dict)
+    attempts: dict[str, Counter[tuple[str, str, str]]] = field(default_factory=dict)
     in_flight: dict[Key, str] = field(default_factory=dict)
     failures: Counter[str] = field(default_factory=Counter)
 
@@ -172,8 +170,7 @@ class OldRows:
             return
         if row.status == "Processing":
             counts.processing.add((group, created_us, identity.stored))
-        opened = OpenDelivery(row.id, rank, self._time_us, created_us, group)
-        found.open.setdefault(row.project, {}).setdefault(day, []).append(opened)
+        counts.opened[identity.stored] = Opened(group, rank, self._time_us, created_us)
         found.in_flight[row.key] = row.status
 
     def _add_attempt(self, found: OldDays, row: AttemptRow) -> None:
@@ -183,21 +180,27 @@ class OldRows:
         self, found: OldDays, project: str, endpoint: str | None, succeeded: bool, http_status: str | None, total: int
     ) -> None:
         words = (labels.plain(endpoint) or "", labels.outcome(succeeded), labels.http_status_code(http_status))
-        found.attempts.setdefault(project, Counter())["\0".join(words)] += total
+        found.attempts.setdefault(project, Counter())[words] += total
 
 
 def put_old_days(found: OldDays, target: Target, window: Window) -> None:
     """Puts what was counted. May be repeated while nothing was told of these rows yet. Raises ReadError, WriteError."""
     last_day = day_of(window.midnight_us - 1)
-    for project in sorted({*found.days, *found.open}):
-        target.untracked.clear_open(project)
-        target.counts.put(project, found.days.get(project, {}), last_day)
+    for project, days in sorted(found.days.items()):
+        _end_others(target, project, days)
+        target.counts.put(project, days, last_day)
         target.upkeep.settle(project)
-        for day, deliveries in found.open.get(project, {}).items():
-            target.untracked.put_open(project, day, deliveries)
     for project, attempts in sorted(found.attempts.items()):
-        target.untracked.put_attempts(project, attempts)
+        target.tracked.begin_attempts(project, window.first_attempt_day, attempts)
     target.write(found.records)
+
+
+def _end_others(target: Target, project: str, days: dict[str, DayCounts]) -> None:
+    """A fill that was killed may have put deliveries that have become final since."""
+    for stored, _ in target.tracked.open(project):
+        day = identify(text_of("", stored)).day
+        if day in days and stored not in days[day].opened:
+            days[day].ended.add(stored)
 
 
 def _untracked(rows: Iterator[_T], holds: Callable[[_T], bool]) -> list[_T]:

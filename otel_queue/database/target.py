@@ -9,7 +9,7 @@ from typing import Final
 
 from otel_queue.config import Config
 from otel_queue.errors import ReadError, WriteError
-from otel_queue.ledger.connect import ledger_counts, ledger_store, ledger_tracked, ledger_untracked, ledger_upkeep
+from otel_queue.ledger.connect import ledger_counts, ledger_store, ledger_tracked, ledger_upkeep
 from otel_queue.ledger.contract import Contract, Rule
 from otel_queue.ledger.counts import Clock
 from otel_queue.ledger.identity import Identity, day_of, identify
@@ -44,7 +44,6 @@ class Target:
         self.tracked = ledger_tracked(followed)
         self.counts = ledger_counts(followed)
         self.upkeep = ledger_upkeep(followed)
-        self.untracked = ledger_untracked(followed)
         self._last_us = 0
 
     def begin(self) -> None:
@@ -128,7 +127,7 @@ class Target:
 
     def close(self) -> None:
         """Ends the connections; a later call opens new ones."""
-        for part in (self._store, self.tracked, self.counts, self.upkeep, self.untracked):
+        for part in (self._store, self.tracked, self.counts, self.upkeep):
             part.close()
 
 

@@ -11,7 +11,6 @@ from otel_queue.ledger.guard import GuardedLink
 from otel_queue.ledger.reader import LedgerReader
 from otel_queue.ledger.store import LedgerStore
 from otel_queue.ledger.tracked import Tracked
-from otel_queue.ledger.untracked import Untracked
 from otel_queue.ledger.upkeep import Upkeep
 from otel_queue.redis_client import PlacedLink, connect
 from otel_queue.shard import WHOLE, Shard
@@ -55,8 +54,3 @@ def ledger_tracked(config: Config) -> Tracked:
 def ledger_upkeep(config: Config) -> Upkeep:
     """Upkeep on a connection of its own."""
     return Upkeep(connect(config.ledger_redis), namespace=config.ledger.namespace)
-
-
-def ledger_untracked(config: Config) -> Untracked:
-    """What was before a ledger began, on a connection of its own."""
-    return Untracked(connect(config.ledger_redis), namespace=config.ledger.namespace)

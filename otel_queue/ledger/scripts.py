@@ -16,8 +16,6 @@ _BEFORE: Final = {
     "find_ids": _RECORDING,
     "forget_ids": _RECORDING,
     "number_groups": _RECORDING,
-    "put_open": _RECORDING,
-    "put_attempts": _RECORDING,
     "describe_project": ("contract",),
     "expire_day": _CLOSING,
     "settle_day": _CLOSING,
@@ -25,6 +23,8 @@ _BEFORE: Final = {
     "keep_open": ("contract", "states"),
     "end_undated": ("contract", "states"),
     "free_groups": ("contract",),
+    "replace_counts": ("contract", "states"),
+    "begin_attempts": ("contract",),
 }
 
 

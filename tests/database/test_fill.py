@@ -36,7 +36,7 @@ def test_a_fill_goes_on_where_it_was_killed(scene: Scene) -> None:
     scene.assert_equal()
 
 
-@pytest.mark.parametrize("after", ["write", "put", "put_open", "put_attempts", "settle"])
+@pytest.mark.parametrize("after", ["write", "put", "begin_attempts", "settle"])
 def test_a_fill_that_is_killed_in_the_middle_of_a_step_makes_it_again(
     scene: Scene, after: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -47,7 +47,7 @@ def test_a_fill_that_is_killed_in_the_middle_of_a_step_makes_it_again(
     )
     scene.place()
     target = scene.follower.target
-    part: Any = {"write": target, "put": target.counts, "settle": target.upkeep}.get(after, target.untracked)
+    part: Any = {"write": target, "put": target.counts, "settle": target.upkeep}.get(after, target.tracked)
     act = getattr(part, after)
 
     def act_and_die(*arguments: Any) -> Any:
