@@ -46,6 +46,8 @@ class Fill:
         self.failures.update(error.reason for error in told.refused.values())
         self.rows.update(events=len(found.events), deliveries=len(found.deliveries), attempts=len(found.attempts))
         place.filled_us = None if found.span.until_us >= self._until_us else found.span.until_us
+        if place.filled_us is None:
+            self._target.tracked.mark_swept(place.began_us)
         place.read_us = found.time_us
 
     def _begin(self, place: Place) -> None:
@@ -64,7 +66,8 @@ class Fill:
         self._memory.old |= old.in_flight
         self.failures += old.failures
         self.rows["old rows"] += old.rows
-        place.first_day, place.filled_us, place.read_us = window.first_day, window.since_us, clock.now_us
+        place.first_day, place.filled_us = window.first_day, window.since_us
+        place.began_us = place.read_us = clock.now_us
 
     def _first_since(self, newest_us: int, horizon: Horizon) -> int:
         overlap_us = self._overlap_us

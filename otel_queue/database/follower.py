@@ -10,6 +10,7 @@ from otel_queue.config import Config
 from otel_queue.database.fill import Fill
 from otel_queue.database.look import Look, Looked, Pace
 from otel_queue.database.place import Lease, Place
+from otel_queue.database.retention import expire_dropped_days
 from otel_queue.database.slices import Slices
 from otel_queue.database.sweep import Sweep, Swept, new_sweep
 from otel_queue.database.target import Target
@@ -81,6 +82,7 @@ class Follower:
         """One look, and the place that it led to is kept."""
         looked = self._look.run(place, whole=self._looks % self._settings.old_every == 0)
         self._looks += 1
+        expire_dropped_days(self.database, self.target, place, looked.layout)
         self.lease.keep(place)
         return looked
 
@@ -98,6 +100,7 @@ class Follower:
         self._sweep.step()
         self.lease.keep()
         if self._sweep.is_over:
+            self.target.tracked.mark_swept(self._sweep.until_us)
             self.target.settle()
         return self._sweep
 

@@ -51,11 +51,11 @@ class Found:
 class Looked:
     """What a look did: rows read by kind, records that changed the ledger, and what it could not tell, by reason."""
 
+    layout: Layout
     rows: Counter[str] = field(default_factory=Counter)
     changed: int = 0
     forgotten: int = 0
     failures: Counter[str] = field(default_factory=Counter)
-    layout: Layout | None = None
 
 
 class Look:
@@ -77,7 +77,7 @@ class Look:
         horizons: list[Horizon] = []
         with self._database.reading(first=lambda reading: horizons.append(read_horizon(reading))) as reading:
             found = self._read(reading, horizons[0], place, whole)
-        looked = Looked(layout=found.layout)
+        looked = Looked(found.layout)
         records = list(self._records(found, time_us, looked.failures))
         told = self._target.write(records)
         looked.changed = told.changed

@@ -31,7 +31,8 @@ class Place:
 
     `events_us`, `deliveries_us` and `attempts_us` are from where on the next look reads. `read_us` is the time of the
     last records, by Redis. `filled_us` is up to where the first fill has come, None when it is over; `first_day` is
-    the first one that it tracked, "" before older days were counted. `days` are the days of each project that had a partition.
+    the first one that it tracked, "" before older days were counted, and `began_us` when it began, by Redis. `days` are
+    the days of each project that had a partition.
     """
 
     events_us: int = 0
@@ -40,6 +41,7 @@ class Place:
     read_us: int = 0
     filled_us: int | None = 0
     first_day: str = ""
+    began_us: int = 0
     days: dict[str, list[str]] = field(default_factory=dict)
 
     def text(self) -> bytes:

@@ -247,6 +247,10 @@ class Tracked:
         told = text(self._exchange.one(request(self._keys.swept, [("GET", self._keys.swept)])))
         return decimal(told) if told else 0
 
+    def mark_swept(self, time_us: int) -> None:
+        """Keeps when a complete reading of all rows began; to be called when it has ended."""
+        self._exchange.one(request(self._keys.swept, [("SET", self._keys.swept, time_us)]))
+
     def group(self, project: str, number: int) -> str:
         """The labels of a group as `batches.delivery_group` has them; "" where they were not kept."""
         return self._told(project, [number]).get(number, b"").decode("utf-8", "surrogateescape")

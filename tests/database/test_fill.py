@@ -91,6 +91,7 @@ def test_an_old_delivery_in_flight_is_followed_until_it_is_final(scene: Scene) -
 
 def test_attempts_of_before_the_window_are_where_the_counter_begins(scene: Scene) -> None:
     now = now_us()
+    rows: list[tuple[Any, ...]]
     rows = [(scene.new_id(ago), "200 OK", True, at(now - round(ago * 1e6))) for ago in (120, 86_400, 20 * 86_400)]
     rows += [(ulid(now - 40 * DAY_US, 7), None, False, at(now - 40 * DAY_US))]
     rows += [("att-1", "404 Not Found", False, at(now - 40 * DAY_US)), ("att-2", None, False, at(now))]
