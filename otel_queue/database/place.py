@@ -61,25 +61,23 @@ def read_place(told: bytes) -> Place:
 
 
 class Lease:
-    """One follower's right to write its ledger. Every method is one round trip and raises ReadError."""
+    """One follower's right to write its ledger. Every method is one round trip and raises ReadError.
+
+    `token` is greater than that of any lease before it, and empty while the lease is not ours.
+    """
 
     def __init__(self, link: RedisLink, namespace: str, seconds: float) -> None:
         self.key = f"{namespace}:follow".encode()
         self._link = link
         self._duration = round(seconds * 1e6)
-        self._token = b""
-
-    @property
-    def is_held(self) -> bool:
-        """Whether it was ours when we last asked."""
-        return bool(self._token)
+        self.token = b""
 
     def take(self) -> Place | None:
         """Takes the lease, or prolongs ours; the place to go on from, None while another follower has the lease."""
         with taking_apart("the follower's lease"):
-            token, place = array(self._eval("take_lease", self._token, self._duration))
-        self._token = text(token) or b""
-        if not self._token:
+            token, place = array(self._eval("take_lease", self.token, self._duration))
+        self.token = text(token) or b""
+        if not self.token:
             return None
         kept = text(place)
         return Place() if kept is None else read_place(kept)
@@ -90,17 +88,17 @@ class Lease:
 
     def end(self) -> None:
         """Lets another follower begin at once."""
-        if self._token:
+        if self.token:
             self._hold(0, b"")
-            self._token = b""
+            self.token = b""
 
     def close(self) -> None:
         """Ends the connection; a later call opens a new one."""
         self._link.close()
 
     def _hold(self, duration_us: int, place: bytes) -> None:
-        if not integer(self._eval("keep_place", self._token, duration_us, place)):
-            token, self._token = self._token, b""
+        if not integer(self._eval("keep_place", self.token, duration_us, place)):
+            token, self.token = self.token, b""
             raise ReadError("lease_lost", f"another follower took over from the lease {token.decode()}")
 
     def _eval(self, script: str, *arguments: bytes | int) -> Reply:

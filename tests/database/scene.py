@@ -2,7 +2,8 @@
 
 import contextlib
 import itertools
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -35,12 +36,14 @@ class Scene:
         self._opened: list[Follower] = []
         self.follower = self.new_follower()
 
-    def new_follower(self, dsn: Secret | None = None, **settings: Any) -> Follower:
+    def new_follower(
+        self, dsn: Secret | None = None, monotonic: Callable[[], float] = time.monotonic, **settings: Any
+    ) -> Follower:
         """Another process's."""
         config = replace(self.config, follow=replace(self.config.follow, **settings))
         if dsn is not None:
             config = replace(config, postgres=replace(config.postgres, dsn=dsn))
-        self._opened.append(Follower(config))
+        self._opened.append(Follower(config, monotonic=monotonic))
         return self._opened[-1]
 
     def place(self) -> Place:
