@@ -181,31 +181,32 @@ def _repair(options: argparse.Namespace) -> int:
 
 
 def _expire(options: argparse.Namespace) -> int:
+    from otel_queue.ledger.upkeep import close_each
+
     upkeep = _upkeep(options)
-    return _each(options, upkeep, "expired", lambda project: number_of(upkeep.expire(project, options.through), "day"))
+    projects = _projects(upkeep, options)
+    expired = close_each(projects, lambda project: upkeep.expire(project, options.through))
+    return _tell(expired, "expired", lambda days: number_of(days, "day"))
 
 
 def _settle(options: argparse.Namespace) -> int:
     upkeep = _upkeep(options)
-
-    def settle(project: str) -> str:
-        ended = upkeep.settle(project)
-        return f"{number_of(ended.days, 'day')}, {number_of(ended.undated, 'undated id')}"
-
-    return _each(options, upkeep, "settled", settle)
+    settled = upkeep.settle_each(_projects(upkeep, options))
+    return _tell(
+        settled, "settled", lambda ended: f"{number_of(ended.days, 'day')}, {number_of(ended.undated, 'undated id')}"
+    )
 
 
-def _each(options: argparse.Namespace, upkeep: Any, done: str, end: Callable[[str], str]) -> int:
-    from otel_queue.errors import OtelQueueError
-    from otel_queue.ledger.upkeep import close_each
+def _tell(each: Iterator[tuple[str, Any]], done: str, words: Callable[[Any], str]) -> int:
+    from otel_queue.errors import ReadError, WriteError
 
     status = FINE
-    for project, ended in close_each(_projects(upkeep, options), end):
-        if isinstance(ended, OtelQueueError):
+    for project, ended in each:
+        if isinstance(ended, ReadError | WriteError):
             print(f"otel-queue: {project}: not {done} ({ended.reason}): {ended}", file=sys.stderr)
             status = FINDING
         else:
-            print(f"{project}: {ended} {done}")
+            print(f"{project}: {words(ended)} {done}")
     return status
 
 

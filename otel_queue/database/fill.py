@@ -47,7 +47,7 @@ class Fill:
         self.rows.update(events=len(found.events), deliveries=len(found.deliveries), attempts=len(found.attempts))
         place.filled_us = None if found.span.until_us >= self._until_us else found.span.until_us
         if place.filled_us is None:
-            self._target.tracked.mark_swept(place.began_us)
+            self._target.ids.mark_swept(place.began_us)
         place.read_us = found.time_us
 
     def _begin(self, place: Place) -> None:

@@ -122,7 +122,7 @@ class Follower:
         self._sweep.step()
         self.lease.keep()
         if self._sweep.is_over:
-            self.target.tracked.mark_swept(self._sweep.until_us)
+            self.target.ids.mark_swept(self._sweep.until_us)
             self.target.settle()
         return self._sweep
 

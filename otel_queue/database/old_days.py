@@ -188,16 +188,16 @@ def put_old_days(found: OldDays, target: Target, window: Window) -> None:
     last_day = day_of(window.midnight_us - 1)
     for project, days in sorted(found.days.items()):
         _end_others(target, project, days)
-        target.counts.put(project, days, last_day)
+        target.ids.whole_days.put(project, days, last_day)
         target.upkeep.settle(project)
     for project, attempts in sorted(found.attempts.items()):
-        target.tracked.begin_attempts(project, window.first_attempt_day, attempts)
+        target.ids.begin_attempts(project, window.first_attempt_day, attempts)
     target.write(found.records)
 
 
 def _end_others(target: Target, project: str, days: dict[str, DayCounts]) -> None:
     """A fill that was killed may have put deliveries that have become final since."""
-    for stored, _ in target.tracked.open(project):
+    for stored, _ in target.ids.open(project):
         day = identify(text_of("", stored)).day
         if day in days and stored not in days[day].opened:
             days[day].ended.add(stored)

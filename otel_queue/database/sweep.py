@@ -79,7 +79,7 @@ class Sweep:
         states = [
             event_state(place.day, identity.stored, state) if state else None for place, identity, state, _ in looked
         ]
-        told = _by_project(self._target.tracked.sources, looked, states)
+        told = _by_project(self._target.ids.sources, looked, states)
         again: list[tuple[Place, Identity, bytes]] = []
         for row, (place, identity, state, is_closed), parsed in zip(rows.values(), looked, states, strict=True):
             if is_closed:
@@ -102,7 +102,7 @@ class Sweep:
         states = [
             delivery_state(place.day, identity.stored, state) if state else None for place, identity, state, _ in looked
         ]
-        told = _by_project(self._target.tracked.labels, looked, states)
+        told = _by_project(self._target.ids.labels, looked, states)
         again: list[tuple[Place, Identity, bytes]] = []
         for row, (place, identity, state, is_closed), parsed in zip(rows.values(), looked, states, strict=True):
             if is_closed:
@@ -167,7 +167,7 @@ class Sweep:
                     self._forget_gone(Place(kind, project, UNDATED))
 
     def _compare(self, place: Place) -> None:
-        if self._target.tracked.counted(place) > self._held[place]:
+        if self._target.ids.counted(place) > self._held[place]:
             held = sum(1 for _ in self._ids(place))
             if held > self._held[place]:
                 self._forget_gone(place)
