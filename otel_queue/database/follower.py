@@ -41,7 +41,10 @@ class Turn:
 
 
 class Follower:
-    """Follows the database of a configuration. One of several works at a time; the others wait for its lease."""
+    """Follows the database of a configuration. One of several works at a time; the others wait for its lease.
+
+    `looks` counts the looks of this lease.
+    """
 
     def __init__(self, config: Config, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         if config.postgres.dsn is None:
@@ -63,7 +66,7 @@ class Follower:
     def _forget(self) -> None:
         """What another follower may have told meanwhile is not known."""
         self._look = Look(self.database, self.target, self._pace)
-        self._looks = 0
+        self.looks = 0
         self._is_swept = False
         self._sweep_began = 0.0
         self._slices = Slices(self.database, self.target, self._settings.slice_rows)
@@ -101,8 +104,8 @@ class Follower:
 
     def look(self, place: Place) -> Looked:
         """One look, and the place that it led to is kept."""
-        looked = self._look.run(place, whole=self._looks % self._settings.old_every == 0)
-        self._looks += 1
+        looked = self._look.run(place, whole=self.looks % self._settings.old_every == 0)
+        self.looks += 1
         expire_dropped_days(self.database, self.target, place, looked.layout)
         self.lease.keep(place)
         return looked
