@@ -172,6 +172,21 @@ def test_the_command_without_a_database_or_with_one_that_is_gone_says_so(plain: 
     assert "geheim" not in gone.stderr
 
 
+def test_the_command_proves_that_the_ledger_is_equal_to_the_rows(plain: Scene) -> None:
+    fill(plain.gateway, 6, days=45)
+    delivery = plain.delivery(plain.event(), "Success")
+    plain.follower.turn(NEVER)
+    assert follow(plain, "--verify").stdout == "the ledger is equal to the rows\n"
+    plain.set_status(delivery, "Failure")
+    proof = follow(plain, "--verify", "--json")
+    assert proof.returncode == 1
+    assert {(each["labels"][3], each["ledger"], each["database"]) for each in json.loads(proof.stdout)} == {
+        ("success", 1, None),
+        ("failure", None, 1),
+    }
+    assert "METRIC" in follow(plain, "--verify").stdout
+
+
 def test_the_command_follows_until_it_is_asked_to_end(plain: Scene) -> None:
     process = subprocess.Popen(
         [PROGRAM, "follow", "--redis-url", str(plain.config.redis.location), "--follow-look-seconds", "0.1"],
