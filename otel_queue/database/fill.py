@@ -61,7 +61,7 @@ class Fill:
             self._first_since(newest_us, horizons[0]) for newest_us in newest
         )
         window = window_at(clock)
-        old = OldRows(self._database, window, clock.now_us).count()
+        old = OldRows(self._database, window, clock.now_us, self._target.hold).count()
         put_old_days(old, self._target, window)
         self._memory.old |= old.in_flight
         self.failures += old.failures

@@ -24,7 +24,7 @@ from otel_queue.redis_client import connect
 
 _log: Final = logging.getLogger(__name__)
 
-# A follower that died is replaced when its lease ends: so many looks later, and at least so many seconds.
+# A follower that died is replaced when its lease ends: so many looks later, and later than any statement takes.
 _LEASE_LOOKS: Final = 4
 _LEASE_SECONDS: Final = 30.0
 _LINE_SECONDS: Final = 10.0
@@ -58,7 +58,7 @@ class Follower:
         )
         self._config = config
         self.target = Target(config)
-        seconds = max(_LEASE_SECONDS, _LEASE_LOOKS * settings.look_seconds)
+        seconds = max(_LEASE_SECONDS + config.postgres.statement_timeout_seconds, _LEASE_LOOKS * settings.look_seconds)
         self.lease = Lease(connect(config.followed.ledger_redis), settings.namespace, seconds)
         self._pace = Pace(old_us=round(settings.old_seconds * 1e6), overlap_us=round(settings.overlap_seconds * 1e6))
         self._forget()
@@ -81,6 +81,7 @@ class Follower:
         if place is not None and self.lease.token != before:
             self.target.close()
             self.target = Target(self._config)
+            self.target.hold = self.lease.keep
             self._forget()
             self.target.begin()
             self.target.begin_after(place.read_us)
@@ -126,7 +127,8 @@ class Follower:
         self.lease.keep()
         if self._sweep.is_over:
             self.target.ids.mark_swept(self._sweep.until_us)
-            self.target.settle()
+            refused = self.target.settle()
+            self._sweep.swept.failures.update(error.reason for error in refused.values())
         return self._sweep
 
     def turn(self, stop: threading.Event, *, until: float | None = None) -> Turn:

@@ -58,12 +58,16 @@ class OldDays:
 
 
 class OldRows:
-    """Counts what is older than the window, each kind by one GROUP BY, all in one state of the database."""
+    """Counts what is older than the window, each kind by one GROUP BY, all in one state of the database.
 
-    def __init__(self, database: Database, window: Window, time_us: int) -> None:
+    `hold` is called between two statements.
+    """
+
+    def __init__(self, database: Database, window: Window, time_us: int, hold: Callable[[], None]) -> None:
         self._database = database
         self._window = window
         self._time_us = time_us
+        self._hold = hold
         self._sources = Sources()
         self._last_day = day_of(window.midnight_us - 1)
 
@@ -89,14 +93,17 @@ class OldRows:
         bounds = self._bounds(self._window.midnight_us, self._window.first_day)
         for row in reading.fetch(statement("old_deliveries", **bounds)):
             self._add_deliveries(found, row)
+        self._hold()
         del bounds["events_until"]
         for project, day, source, total in reading.fetch(statement("old_events", **bounds)):
             found.of(project, day).counts[event_group(source), EVENTS] += total
+        self._hold()
         bounds = self._bounds(self._window.attempts_since_us + _DAY_US, self._window.first_attempt_day)
         for unused in ("events_until", "last_day"):
             del bounds[unused]
         for project, endpoint, succeeded, http_status, total in reading.fetch(statement("old_attempts", **bounds)):
             self._add_attempts(found, project, endpoint, succeeded, http_status, total)
+        self._hold()
         flying = [
             (row.project, row.id) for row in rows.in_flight(None) if not self._window.holds(row.id, row.created_us)
         ]

@@ -1,7 +1,7 @@
 """The follower's ledger: records into it, what it holds of rows, and what it is to forget."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -15,6 +15,7 @@ from otel_queue.ledger.contract import Contract, Rule
 from otel_queue.ledger.identity import Identity, day_of, identify
 from otel_queue.ledger.store import OF_ONE_PROJECT, Written
 from otel_queue.ledger.tracked import Held, Kind, Place
+from otel_queue.ledger.upkeep import close_each
 from otel_queue.lifecycle import Record
 
 _WRITE_SECONDS: Final = 30.0
@@ -35,7 +36,10 @@ class Told:
 
 
 class Target:
-    """The ledger of `config.followed`. Every method may be repeated, and raises ReadError or WriteError."""
+    """The ledger of `config.followed`. Every method may be repeated, and raises ReadError or WriteError.
+
+    `hold` is called between the parts of what takes long: it prolongs the follower's lease, or raises that it is lost.
+    """
 
     def __init__(self, config: Config) -> None:
         followed = config.followed
@@ -44,6 +48,7 @@ class Target:
         self.ids = ledger_side(followed)
         self.upkeep = self.ids.upkeep
         self._last_us = 0
+        self.hold: Callable[[], None] = lambda: None
 
     def begin(self) -> None:
         """Begins the ledger, if it was not: under the rules of the workers' ledger, so that both can be compared."""
@@ -78,6 +83,7 @@ class Target:
         """Writes all records, those of a project that refuses them excepted; a failure of a server is raised."""
         told, remaining = Told(), iter(records)
         while chunk := list(islice(remaining, _AT_ONCE)):
+            self.hold()
             deadline = time.monotonic() + _WRITE_SECONDS
             outcomes = self._store.write_each((each for each in chunk if each.project not in told.refused), deadline)
             for project, outcome in outcomes.items():
@@ -119,10 +125,13 @@ class Target:
         """Stored ids and states of all that is held in a place."""
         return self.ids.ids(place)
 
-    def settle(self) -> None:
-        """Ends what is due in every project: days past their tracking, undated ids, groups without a count."""
-        for project in self.upkeep.projects():
-            self.upkeep.settle(project)
+    def settle(self) -> dict[str, ReadError | WriteError]:
+        """Ends what is due in every project: days past their tracking, undated ids, groups without a count.
+
+        A project that refuses it holds up no other one; those are returned, each with the reason.
+        """
+        closed = close_each(self.upkeep.projects(), self.upkeep.settle)
+        return {project: error for project, error in closed if isinstance(error, ReadError | WriteError)}
 
     def close(self) -> None:
         """Ends the connections; a later call opens new ones."""
