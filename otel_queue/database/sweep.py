@@ -91,6 +91,8 @@ class Sweep:
             if parsed is None or state is None:
                 repaired["event missing"] += 1
                 yield event_record(row, found.time_us)
+            elif row.created_us is not None and row.created_us > parsed.time_us + _SLACK_US:
+                continue  # a replay: the event's first row is the one that counts
             else:
                 source = labels.source(_label(self._slices.sources.of(row.key)))
                 if parsed.group and told.get((place.project, parsed.group)) != source:
