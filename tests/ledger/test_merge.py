@@ -120,6 +120,15 @@ def test_a_status_that_may_be_newer_than_the_row_stays(ledgers: TwoLedgers) -> N
         assert ledgers.statuses() == {("E", "success"): 101}
 
 
+def test_a_hook_that_tells_an_earlier_write_after_the_merge_changes_nothing(ledgers: TwoLedgers) -> None:
+    """Its clock is ahead by almost as much as may be, so that its time is later than the reading."""
+    ledgers.follow(*many(), row(1, "success"))
+    ledgers.hook(*many(), row(1, "processing", READ_US - 60 * SECOND_US))
+    ledgers.merge()
+    ledgers.hook(StatusSet("p", id_of(1), "retry", READ_US + SKEW_US))
+    assert ledgers.statuses() == {("E", "success"): 101}
+
+
 def test_a_row_that_was_just_read_is_left_for_the_next_run(ledgers: TwoLedgers) -> None:
     ledgers.follow(row(1, "success", now_us()))
     report = ledgers.merge()
