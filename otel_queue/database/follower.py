@@ -61,6 +61,7 @@ class Follower:
         seconds = max(_LEASE_SECONDS + config.postgres.statement_timeout_seconds, _LEASE_LOOKS * settings.look_seconds)
         self.lease = Lease(connect(config.followed.ledger_redis), settings.namespace, seconds)
         self._pace = Pace(old_us=round(settings.old_seconds * 1e6), overlap_us=round(settings.overlap_seconds * 1e6))
+        self._has_begun = False
         self._forget()
 
     def _forget(self) -> None:
@@ -78,13 +79,15 @@ class Follower:
         before = self.lease.token
         place = self.lease.take()
         # Another token: somebody else followed meanwhile, or Redis lost ours and perhaps more.
-        if place is not None and self.lease.token != before:
+        self._has_begun = self._has_begun and self.lease.token == before
+        if place is not None and not self._has_begun:
             self.target.close()
             self.target = Target(self._config)
             self.target.hold = self.lease.keep
             self._forget()
             self.target.begin()
             self.target.begin_after(place.read_us)
+            self._has_begun = True
         return place
 
     def fill_step(self, place: Place) -> Fill:
@@ -141,11 +144,13 @@ class Follower:
         turn = Turn(has_lease=place is not None)
         if place is None:
             return turn
+        fill: Fill | None = None
         while place.filled_us is not None:
             if stop.is_set():
                 return turn
             fill = self.fill_step(place)
             self._say(f"first fill: {_words(fill.rows)}", is_last=place.filled_us is None)
+        if fill is not None:
             turn.failures.update(fill.failures)
         turn.looked = self.look(place)
         turn.failures.update(turn.looked.failures)
