@@ -43,6 +43,8 @@ class DayCounts:
         """Adds the counts of another day."""
         self.counts.update(other.counts)
         self.processing |= other.processing
+        self.opened |= other.opened
+        self.ended |= other.ended
 
     @property
     def rows(self) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, Literal, NamedTuple
 
-from otel_queue.ledger.administration import Administration, accepted, by_group
+from otel_queue.ledger.administration import Administration, accepted, by_group, counts_of
 from otel_queue.ledger.batches import MOST_RECORDS
 from otel_queue.ledger.contract import Contract
 from otel_queue.ledger.counts import EVENTS, DayCounts
@@ -99,6 +99,19 @@ class Tracked(Administration):
         for stored, state in held:
             if state:
                 yield stored, state
+
+    @taking_apart(_WHAT)
+    def counted_days(self, project: str, days: Sequence[str]) -> dict[Place, int]:
+        """How many deliveries, and events, the counts of each day add up to, in one round trip."""
+        of = self.keys.project(project)
+        replies = self._ask([request(of.meta, [("HGETALL", of.counts(day)) for day in days])])[0] if days else []
+        found: dict[Place, int] = {}
+        for day, reply in zip(days, replies, strict=True):
+            counts = counts_of(accepted(reply))
+            events = sum(count for field, count in counts.items() if field.endswith(f":{EVENTS}"))
+            found[Place("event", project, day)] = events
+            found[Place("delivery", project, day)] = sum(counts.values()) - events
+        return found
 
     @taking_apart(_WHAT)
     def counted(self, place: Place) -> int:

@@ -63,6 +63,10 @@ class Side(Tracked):
         told = text(self._one(self.keys.swept, "GET", self.keys.swept))
         return decimal(told) if told else 0
 
+    def mark_swept(self, time_us: int) -> None:
+        """Keeps when a complete reading of all rows began; to be called when it has ended."""
+        self._one(self.keys.swept, "SET", self.keys.swept, time_us)
+
     def marks_of(self, project: str) -> Marks:
         """How far the project is closed."""
         return self.marks([project])[0]
