@@ -18,6 +18,7 @@ from otel_queue.lane import Collected, Lane
 from otel_queue.ledger.connect import ledger_reader, ledger_upkeep
 from otel_queue.ledger.families import held_family, ledger_families, tally_families
 from otel_queue.ledger.held import HeldCounters
+from otel_queue.ledger.store import OF_ONE_PROJECT
 from otel_queue.plural import number_of
 from otel_queue.redis_client import connect
 from otel_queue.samples import Family
@@ -35,10 +36,12 @@ _SLOW_LANE_INTERVALS: Final = 3
 # How often `serve` looks whether there is a new generation of the database's numbers, or a new comparison of them, if
 # they do not come more often.
 _LOOK_SECONDS: Final = 5.0
-# How often `serve` looks for days to expire; every replica may, since a day expires once.
 _log: Final = logging.getLogger(__name__)
 
+# How often `serve` looks for days to expire; every replica may, since a day expires once.
 _RETENTION_SECONDS: Final = 3600.0
+# Reasons that are a project's own: its keys are damaged, and the lane works for all others.
+_OF_ONE_PROJECT: Final = OF_ONE_PROJECT | {"bad_value", "protocol"}
 # So many projects whose days could not be expired are named.
 _REFUSED_SHOWN: Final = 10
 
@@ -221,7 +224,11 @@ def _retention_collector(config: Config) -> Callable[[], Collected]:
         if refused:
             of = f"{len(refused)} of {number_of(len(projects), 'project')}"
             errors = "; ".join(f"{project}: {error}" for project, error in islice(refused.items(), _REFUSED_SHOWN))
-            raise WriteError(next(iter(refused.values())).reason, f"days are not ended in {of}: {errors}")
+            told, reasons = f"days are not ended in {of}: {errors}", Counter(error.reason for error in refused.values())
+            if len(refused) == len(projects) or not reasons.keys() <= _OF_ONE_PROJECT:
+                raise WriteError(next(iter(reasons)), told)
+            _log.warning("ledger: %s", told)
+            return Collected([], reasons)
         return Collected([])
 
     return collect

@@ -50,8 +50,8 @@ class LedgerReader:
     """Reads the projects of its shard, and remembers what it read. Safe for threads: one read at a time.
 
     A read asks for the projects that were announced since the last one, and in turn for `_UNANNOUNCED` others. So a
-    change whose announcement was lost is found within (projects / 500) reads, and the list of projects is read whole
-    as often. What there is no time for is read first in the next read.
+    change whose announcement was lost is found within (projects / 500) reads, and the list of projects is compared
+    as often with what is known of it. What there is no time for is read first in the next read.
 
     What it remembers is of one history: the same sequence numbers and numbers of groups mean other things in a Redis
     that lost the end of what was read from it, or another. So each project is asked for together with the replication
@@ -73,7 +73,6 @@ class LedgerReader:
         self._due: dict[str, None] = {}
         self._failed: dict[str, str] = {}
         self._sorted: list[str] | None = None
-        self._looked = 0  # at projects that were not announced, since the list was read whole
         self._chunk = _FIRST_CHUNK
         self._lock = threading.Lock()
 
@@ -111,7 +110,7 @@ class LedgerReader:
         """Learns which projects are to be read, and returns the birth."""
         contracts: list[Contract] = []
         rounds.start(read_contract(self._keys), contracts.append)
-        rounds.start(self._registry.read(whole=self._looked >= len(self._projects)), self._take)
+        rounds.start(self._registry.read(), self._take)
         try:
             rounds.finish()
         except ReadError as error:
@@ -121,7 +120,7 @@ class LedgerReader:
         birth = contracts[0].birth_us
         if birth != self._birth_us and self._birth_us is not None:
             self._forget()  # another ledger than the one we remember
-            rounds.start(self._registry.read(whole=True), self._take)
+            rounds.start(self._registry.read(), self._take)
             rounds.finish()
         self._birth_us = birth
         return birth
@@ -130,7 +129,7 @@ class LedgerReader:
         self._registry.forget()
         for known in (self._projects, self._due, self._failed):
             known.clear()
-        self._sorted, self._looked = None, 0
+        self._sorted = None
 
     def _take(self, listing: Listing) -> None:
         if listing.registered is not None:
@@ -139,7 +138,6 @@ class LedgerReader:
                 for known in (self._projects, self._due, self._failed):
                     known.pop(name, None)
                 self._sorted = None
-            self._looked = 0
         for name in listing.announced:
             if not self._shard.owns(name):
                 continue
@@ -159,7 +157,6 @@ class LedgerReader:
         """
         known = [name for name in self._projects if name not in self._due and name not in self._failed]
         others = dict.fromkeys(chain(self._one_of_each_history(known), known[:_UNANNOUNCED]))
-        self._looked += len(known[:_UNANNOUNCED])
         failed = list(self._failed)
         asked: set[str] = set()
         seconds = slowest = 0.0

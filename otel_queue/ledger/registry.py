@@ -5,9 +5,11 @@ from typing import Final, NamedTuple
 
 from otel_queue.errors import ReadError
 from otel_queue.ledger.replication import HISTORY, history_of
-from otel_queue.redis_client import Reading, Reply, integer, request, scored, taking_apart
+from otel_queue.redis_client import Reading, Reply, integer, names, request, scored, taking_apart
 
 _NOTHING: Final = float("-inf")
+# So many members are compared in each reading with those that are known.
+_COMPARED: Final = 500
 
 
 class Listing(NamedTuple):
@@ -27,38 +29,45 @@ class Registry:
     def forget(self) -> None:
         """The next reading lists all of it. Also after a reading that was broken off, or told what cannot be."""
         self._members: set[bytes] = set()
+        self._compared = 0  # from the highest number down
         self._seen = _NOTHING
         self.history = b""
 
-    def read(self, *, whole: bool) -> Reading[Listing]:
+    def read(self) -> Reading[Listing]:
         """What was announced since the last reading. One round trip; a second one where the list has to be read whole.
 
-        That is where a member went, and where the numbers begin anew: after a failover or a lost tail nobody knows
-        which announcements were lost, so that all projects are to be looked at.
+        That is where a member went or another took its place, and where the numbers begin anew: after a failover or a
+        lost tail nobody knows which announcements were lost, so that all projects are to be looked at. `_COMPARED`
+        members are compared in each reading with those that are known, so that all of them are in turn.
         """
         try:
             with taking_apart(f"the list of projects in {self._key.decode()}"):
-                return (yield from (self._read_whole() if whole else self._read_since()))
+                return (yield from self._read_since())
         except ReadError:
             self.forget()
             raise
 
     def _read_since(self) -> Reading[Listing]:
-        told_history, count, last, since = yield request(
+        first = self._compared
+        told_history, count, last, since, slice_ = yield request(
             self._key,
             [
                 HISTORY,
                 ("ZCARD", self._key),
                 ("ZRANGE", self._key, -1, -1, "WITHSCORES"),
                 ("ZRANGEBYSCORE", self._key, f"({self._seen:.17g}", "+inf", "WITHSCORES"),
+                # What is announced goes to the top, and moves none that was not compared yet towards it.
+                ("ZREVRANGE", self._key, first, first + _COMPARED - 1),
             ],
         )
         numbers = dict(scored(since))
         highest = max((number for _, number in scored(last)), default=_NOTHING)
         goes_on = self._is_same(told_history) and highest >= self._seen
         self._members |= numbers.keys()
-        if not goes_on or integer(count) != len(self._members):
+        compared = names(slice_)
+        if not goes_on or integer(count) != len(self._members) or not self._members.issuperset(compared):
             return (yield from self._read_whole())
+        self._compared = first + len(compared) if len(compared) == _COMPARED else 0
         self._seen = max(numbers.values(), default=self._seen)
         return Listing(_names(numbers), None)
 

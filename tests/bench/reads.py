@@ -21,7 +21,7 @@ from tests.servers.redis import RedisServer, redis_server
 
 COLD_PROJECTS, MOST_READS = 30_000, 3
 IDLE_PROJECTS, MOST_SECONDS = 20_000, 0.1
-# In so many reads every idle project was looked at, and the list of projects read whole.
+# In so many reads every idle project was looked at, and the whole list of projects compared.
 IDLE_READS = 45
 AT_ONCE = 5_000
 
@@ -54,8 +54,11 @@ def idle(bench: str) -> Iterator[Result]:
             seconds.append(time.perf_counter() - started)
             assert len(snapshot.projects) == IDLE_PROJECTS
         sent = (_sent_bytes(client) - before) / IDLE_READS
-        detail = {"projects": IDLE_PROJECTS, "slowest_ms": max(seconds) * 1e3, "mb_a_read": sent / 1e6}
+        detail = {"projects": IDLE_PROJECTS, "mb_a_read": sent / 1e6}
         yield Result(bench, statistics.median(seconds), "s", MOST_SECONDS, detail)
+        yield Result(
+            f"{bench}-slowest", max(seconds), "s", MOST_SECONDS, {"projects": IDLE_PROJECTS, "reads": IDLE_READS}
+        )
 
 
 def _reader(server: RedisServer) -> LedgerReader:

@@ -1,7 +1,8 @@
 """The lane in which `serve` takes old days out of the counts."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -68,17 +69,60 @@ def test_an_exporter_whose_clock_is_off_takes_no_other_day_out(
     assert list(ledger.upkeep.days("a")) == [TODAY]
 
 
-def test_a_project_that_is_refused_is_named_and_the_others_go_on(ledger: Ledger, server: RedisServer) -> None:
+def lose_meta(client: Any) -> None:
+    client.delete("oq:{b}:meta")
+
+
+def replace_days(client: Any) -> None:
+    client.delete("oq:{b}:days")
+    client.set("oq:{b}:days", "text")
+
+
+@pytest.mark.parametrize(("damage", "reason"), [(lose_meta, "contract"), (replace_days, "wrong_type")])
+def test_a_damaged_project_is_counted_and_named_and_the_lane_goes_on(
+    ledger: Ledger,
+    server: RedisServer,
+    caplog: pytest.LogCaptureFixture,
+    damage: Callable[[Any], None],
+    reason: str,
+) -> None:
     with server.client() as client:
-        client.delete("oq:{b}:days")
-        client.set("oq:{b}:days", "text")
+        damage(client)
     lane = retention(ledger.url)
     lane.refresh(WAIT_SECONDS)
     assert [list(ledger.upkeep.days(project)) for project in "ac"] == [[TODAY]] * 2
     state = lane.state()
-    assert (state.up, state.errors) == (False, {"wrong_type": 1})
+    assert (state.up, state.errors) == (True, {reason: 1})
+    assert "days are not ended in 1 of 3 projects: b: " in caplog.text
+
+
+def test_the_lane_is_down_where_every_project_is_refused(ledger: Ledger, server: RedisServer) -> None:
+    with server.client() as client:
+        for project in "abc":
+            client.delete(f"oq:{{{project}}}:meta")
+    lane = retention(ledger.url)
+    lane.refresh(WAIT_SECONDS)
+    state = lane.state()
+    assert (state.up, state.errors) == (False, {"contract": 1})
     assert state.last_error is not None
-    assert state.last_error.startswith("days are not ended in 1 of 3 projects: b: WRONGTYPE")
+    assert state.last_error.startswith("days are not ended in 3 of 3 projects: a: the project has no contract")
+
+
+def test_projects_where_nothing_is_due_share_one_look_at_the_contract_and_the_clock(
+    ledger: Ledger, server: RedisServer
+) -> None:
+    projects = [f"idle {number}" for number in range(40)]
+    ledger.write(*(EventCreated(project, ulid(NOW_US, 1), NOW_US) for project in projects))
+    retention(ledger.url).refresh(WAIT_SECONDS)
+    with server.client() as client:
+        client.config_resetstat()
+        retention(ledger.url).refresh(WAIT_SECONDS)
+        asked: Any = client.info("commandstats")
+    calls = {name.removeprefix("cmdstat_"): told["calls"] for name, told in asked.items()}
+    assert calls.keys().isdisjoint({"eval", "evalsha"}), calls
+    assert (calls["hmget"], calls["zrange"]) == (43, 1 + 2 * 43)
+    assert calls["get"] <= 2
+    assert calls["time"] <= 4
 
 
 def test_where_redis_goes_away_in_the_middle_the_rest_is_not_tried(ledger: Ledger, server: RedisServer) -> None:
