@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from otel_queue.ledger.contract import Rule, parse_contract
+from otel_queue.ledger.scripts import script
 from otel_queue.lifecycle import DeliveryRead, EventCreated, Record, StatusSet
-from tests.ledger.ledgers import DAY_US, now_us, ulid
+from tests.ledger.ledgers import DAY_US, day_of, now_us, ulid
 from tests.ledger.merging import HOUR_US, SECOND_US, TwoLedgers, found
 from tests.servers.redis import RedisServer
 
@@ -141,3 +142,30 @@ def test_a_day_that_changes_while_it_is_compared_is_left_for_the_next_run(
     monkeypatch.setattr(CountsStore, "replace", replace_later)
     assert ledgers.merge().moving == {("p", "settled day"): 1}
     assert ledgers.statuses() == {("E", "success"): 51}
+
+
+def fold(ledgers: TwoLedgers, namespace: str) -> None:
+    """Folds the old day of a ledger, as if it were old enough."""
+    meta, days = (f"{namespace}:{{p}}:{what}" for what in ("meta", "days"))
+    ledgers.client.eval(script("fold_day").text.decode(), 2, meta, days, "", day_of(OLD_US))
+
+
+def test_folded_days_are_compared_where_both_ledgers_have_folded_as_many(ledgers: TwoLedgers) -> None:
+    ledgers.follow(*deliveries("success", *range(50)))
+    ledgers.hook(*deliveries("success", *range(49)))
+    settle(ledgers)
+    fold(ledgers, "oq-db")
+    report = ledgers.merge()
+    assert (found(report), report.moving["p", "settled day"]) == ({}, 1)
+    fold(ledgers, "oq")
+    assert found(ledgers.merge()) == {"settled day": 1}
+    assert ledgers.statuses() == {("E", "success"): 50}
+    assert found(ledgers.merge()) == {}
+
+
+def test_an_empty_ledger_is_seeded_with_what_was_folded(ledgers: TwoLedgers) -> None:
+    ledgers.follow(*deliveries("success", *range(50)))
+    settle(ledgers)
+    fold(ledgers, "oq-db")
+    assert found(ledgers.merge()) == {"settled day": 1}
+    assert ledgers.statuses() == {("E", "success"): 50}
