@@ -214,17 +214,22 @@ def _retention_collector(config: Config) -> Callable[[], Collected]:
         # By Redis's clock: a day that is taken out by mistake does not come back.
         days, projects = config.ledger.retention_days, upkeep.projects()
         through = upkeep.day_before(days) if days else None
-
-        ended = upkeep.settle_each(projects, through)
-        refused = {project: error for project, error in ended if isinstance(error, ReadError | WriteError)}
-        if not days and refused and all(error.reason == "permission" for error in refused.values()):
+        try:
+            ended = upkeep.settle_each(projects, through)
+            refused = {project: error for project, error in ended if isinstance(error, ReadError | WriteError)}
+            reasons = Counter(error.reason for error in refused.values())
+        except (ReadError, WriteError) as error:
+            if days or error.reason != "permission":
+                raise
+            reasons = Counter([error.reason])
+        if not days and reasons.keys() == {"permission"}:
             # An exporter may be a user that only reads; somebody else settles then.
             _log.info("ledger: days are not settled by this exporter, which may not write: see docs/security.md")
             return Collected([])
         if refused:
             of = f"{len(refused)} of {number_of(len(projects), 'project')}"
             errors = "; ".join(f"{project}: {error}" for project, error in islice(refused.items(), _REFUSED_SHOWN))
-            told, reasons = f"days are not ended in {of}: {errors}", Counter(error.reason for error in refused.values())
+            told = f"days are not ended in {of}: {errors}"
             if len(refused) == len(projects) or not reasons.keys() <= _OF_ONE_PROJECT:
                 raise WriteError(next(iter(reasons)), told)
             _log.warning("ledger: %s", told)

@@ -57,7 +57,7 @@ class Registry:
                 ("ZRANGE", self._key, -1, -1, "WITHSCORES"),
                 ("ZRANGEBYSCORE", self._key, f"({self._seen:.17g}", "+inf", "WITHSCORES"),
                 # What is announced goes to the top, and moves none that was not compared yet towards it.
-                ("ZREVRANGE", self._key, first, first + _COMPARED - 1),
+                ("ZRANGE", self._key, -first - _COMPARED, -first - 1),
             ],
         )
         numbers = dict(scored(since))

@@ -198,9 +198,9 @@ READER = (
 LEASE = ("eval", "hget", "hmget", "hset", "hdel", "pexpire", "time")
 WORKER = (
     "zrevrange", "evalsha", "script|load", "time", "get", "exists", "hmget", "hget", "hset", "hsetnx", "hincrby",
-    "hdel", "hlen", "hexists", "hkeys", "expireat", "unlink", "zadd", "zrem", "zrange",
+    "hdel", "hlen", "hexists", "hkeys", "expireat", "unlink", "zadd", "zrem", "zrange", "zrangebyscore",
 )  # fmt: skip
-OPERATOR = (*WORKER, "eval", "set", "hgetall", "del", "zscore", "zrangebylex", "zrangebyscore")
+OPERATOR = (*WORKER, "zcard", "set", "hgetall", "del", "zscore", "zrangebylex")
 
 ROLES = {
     "reader": Role(("%R~oq:*",), READER, reads_the_ledger),

@@ -61,7 +61,7 @@ def test_the_server_refuses_it_where_it_is_told_to(torn: Torn) -> None:
 
 def test_a_server_that_starts_on_it_counts_by_half_from_its_next_start_on_and_valkey_since_9_1_does_not() -> None:
     with torn_server(starts_on_it="yes") as torn:
-        os.truncate(torn.file, torn.begin + (torn.end - torn.begin) * 4 // 10)
+        os.truncate(torn.file, torn.begin + (torn.end - torn.begin) * 3 // 10)
         torn.server.process.start()
         torn.ledger.write(*TORN)
         assert torn.ledger.differences() == []

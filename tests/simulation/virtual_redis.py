@@ -37,7 +37,7 @@ for _, key in ipairs(redis.call('ZRANGEBYSCORE', 'sim:ends', '-inf', ARGV[1])) d
 redis.call('ZREMRANGEBYSCORE', 'sim:ends', '-inf', ARGV[1])
 """
 _READS: Final = frozenset(
-    b"GET HGET HMGET HGETALL HKEYS HLEN EXISTS ZCARD ZRANGE ZREVRANGE ZRANGEBYSCORE ZRANGEBYLEX".split()
+    b"GET HGET HMGET HGETALL HKEYS HLEN EXISTS ZCARD ZRANGE ZRANGEBYSCORE ZRANGEBYLEX".split()
 )
 
 
