@@ -1,6 +1,7 @@
 """The lanes that a configuration asks for, each with a connection of its own."""
 
 import logging
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -100,6 +101,32 @@ def slow_lanes(config: Config, budget: SeriesBudget) -> list[Lane]:
         for name, interval, collect in slow
         if interval > 0
     ]
+
+
+def follow_lane(config: Config) -> Lane | None:
+    """The lane that follows the database, if it is switched on. It exports nothing: it keeps a ledger."""
+    if not config.follow.enabled:
+        return None
+    look_seconds = config.follow.look_seconds
+    return Lane(
+        "follow",
+        _follow_collector(config),
+        min_interval_seconds=look_seconds,
+        max_staleness_seconds=_SLOW_LANE_INTERVALS * look_seconds,
+    )
+
+
+def _follow_collector(config: Config) -> Callable[[], Collected]:
+    from otel_queue.database.follower import Follower  # psycopg is an extra
+
+    follower, never = Follower(config), threading.Event()
+
+    def collect() -> Collected:
+        # Slices of a sweep leave the second half of the interval to the next look.
+        turn = follower.turn(never, until=time.monotonic() + config.follow.look_seconds / 2)
+        return Collected([], turn.failures)
+
+    return collect
 
 
 def _staleness(name: str, interval: float, config: Config) -> float:

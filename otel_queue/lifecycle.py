@@ -61,6 +61,20 @@ class StatusSet:
 
 
 @dataclass(frozen=True, slots=True)
+class DeliveryRead:
+    """A delivery's row was read at `time_us`: its status then, and labels and creation time that beat any hook's."""
+
+    project: str
+    delivery_id: str
+    status: str
+    time_us: int
+    endpoint: Label = UNTOLD
+    event_type: Label = UNTOLD
+    source: Label = UNTOLD
+    created_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptMade:
     """One HTTP call was made for a delivery. `http_status` is the response's, None without a response."""
 
@@ -94,4 +108,4 @@ class DayExpired:
     day: str
 
 
-Record = EventCreated | DeliveryCreated | StatusSet | AttemptMade | ProjectDescribed | DayExpired
+Record = EventCreated | DeliveryCreated | StatusSet | DeliveryRead | AttemptMade | ProjectDescribed | DayExpired

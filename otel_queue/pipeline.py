@@ -15,7 +15,7 @@ from otel_queue.config import (
     Config,
     parse_listen,
 )
-from otel_queue.configured_lanes import quick_lanes, selection, slow_lanes
+from otel_queue.configured_lanes import follow_lane, quick_lanes, selection, slow_lanes
 from otel_queue.errors import ReadError
 from otel_queue.export.compatibility import compatibility_families
 from otel_queue.export.instruments import meter_provider
@@ -59,9 +59,13 @@ class Pipeline:
         self._started_at = time.time()
         self._redis = str(config.redis.location)
         ledger = str(config.ledger_redis.location)
-        self._sources = {"ledger": ledger, "retention": ledger, "shadow": ledger, "postgres": "PostgreSQL"}
+        self._sources = {"ledger": ledger, "retention": ledger, "shadow": ledger}
+        self._sources |= {"postgres": "PostgreSQL", "follow": "PostgreSQL"}
         budget = SeriesBudget(config.domain.most_series)
         self._lanes, self._slow_lanes = quick_lanes(config, budget), slow_lanes(config, budget)
+        self._follow_lane, self._ends = follow_lane(config), threading.Event()
+        if self._follow_lane is not None:
+            self._slow_lanes.append(self._follow_lane)
         self._selection = selection(config)
         self._probe = queue_inspector(config)
         self._collected = threading.local()
@@ -83,6 +87,14 @@ class Pipeline:
         self._refresh(0.0)
         if self._push:
             self._push.start()
+        if self._follow_lane is not None:
+            threading.Thread(target=self._follow, name="otel-queue-follow-timer", daemon=True).start()
+
+    def _follow(self) -> None:
+        """Follows on time, whether anybody reads or not."""
+        assert self._follow_lane is not None
+        while not self._ends.wait(self._config.follow.look_seconds):
+            self._follow_lane.refresh(0.0)
 
     def scrape(self, accept: str, budget_seconds: float | None) -> Exposition:
         """The samples of now in the best format for the Accept header, within the budget whatever Redis does.
@@ -132,6 +144,7 @@ class Pipeline:
 
     def shutdown(self) -> bool:
         """Pushes a last time and stops, within `otlp.shutdown_timeout_seconds`; False if that push failed."""
+        self._ends.set()
         return self._push.shutdown(self._config.otlp.shutdown_timeout_seconds) if self._push else True
 
     def _build_push(self) -> OtlpPush:

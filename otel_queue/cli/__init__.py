@@ -74,7 +74,7 @@ def _is_of_opentelemetry(error: BaseException) -> bool:
 
 def _parser() -> argparse.ArgumentParser:
     # Imported here, not above, so that only what a command needs is loaded: --help stays quick.
-    from otel_queue.cli import catalog, check, demo, inspect, ledger, reconcile, seed, serve, shadow
+    from otel_queue.cli import catalog, check, demo, follow, inspect, ledger, reconcile, seed, serve, shadow
 
     parser = argparse.ArgumentParser(
         prog="otel-queue", description="Asynq queue state through OpenTelemetry: Prometheus pull and OTLP push."
@@ -82,6 +82,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"otel-queue {__version__}")
     parser.add_argument("--verbose", action="store_true", help="log more, to stderr")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (serve, check, inspect, ledger, seed, reconcile, shadow, catalog, demo):
+    for module in (serve, check, inspect, ledger, follow, seed, reconcile, shadow, catalog, demo):
         module.add_command(commands)
     return parser

@@ -16,7 +16,7 @@ _log: Final = logging.getLogger(__name__)
 def add_command(commands: Any) -> None:
     """Adds `serve`."""
     parser = commands.add_parser("serve", help="export: /metrics for Prometheus, OTLP when an endpoint is set")
-    add_settings(parser, ("redis", "queue", "domain", "ledger", "postgres", "server", "otlp"))
+    add_settings(parser, ("redis", "queue", "domain", "ledger", "postgres", "follow", "server", "otlp"))
     parser.set_defaults(run=_run)
 
 

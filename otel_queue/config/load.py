@@ -69,8 +69,9 @@ def load_config(
     _read_secret_file(chosen["postgres"], "postgres.dsn", faults)
     sections: dict[str, Any] = {section: kind(**chosen[section]) for section, kind in SECTIONS.items()}
     config = Config(**sections, metrics=metrics, attributes=attributes)
-    has_urls = not any(fault.startswith(("redis.url:", "ledger.url:")) for fault in faults)
-    if has_urls and config.redis.tls_ca_file and not (config.redis.location.tls or config.ledger_redis.location.tls):
+    has_urls = not any(fault.startswith(("redis.url:", "ledger.url:", "follow.redis_url:")) for fault in faults)
+    places = (config.redis, config.ledger_redis, config.followed.ledger_redis)
+    if has_urls and config.redis.tls_ca_file and not any(place.location.tls for place in places):
         faults.append("redis.tls_ca_file: no URL of a Redis uses TLS; use rediss://")
     faults.extend(_check(config))
     variables = StandardVariables(environment, faults)
@@ -286,6 +287,7 @@ def _check(config: Config) -> list[str]:
         faults.append(f"domain.shard: {error}")
     faults.extend(_check_sources(config))
     faults.extend(_check_staleness(config))
+    faults.extend(_check_follower(config))
     try:
         parse_listen(config.server.listen)
     except ValueError as error:
@@ -304,6 +306,19 @@ def _check_staleness(config: Config) -> list[str]:
         for section, most in limits.items()
         if interval >= most
     ]
+
+
+def _check_follower(config: Config) -> list[str]:
+    """What a follower lacks, and a ledger that the workers would write too."""
+    faults: list[str] = []
+    if config.follow.namespace == config.ledger.namespace:
+        faults.append(
+            f"follow.namespace: {config.follow.namespace!r} is ledger.namespace, which workers write; "
+            "choose another one, as in oq-db"
+        )
+    if config.follow.enabled and config.postgres.dsn is None:
+        faults.append("postgres.dsn: is needed, since [follow] is enabled; set OTEL_QUEUE_POSTGRES_DSN or dsn_file")
+    return faults
 
 
 def _check_sources(config: Config) -> list[str]:

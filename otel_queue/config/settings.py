@@ -163,6 +163,30 @@ class PostgresConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class FollowConfig:
+    """[follow]: the follower, which keeps a second ledger equal to the rows of the gateway's database ([postgres])."""
+
+    enabled: bool = setting(False, "run the follower as a lane of `serve`")
+    redis_url: RedisUrl | str | None = setting(None, "Redis of the follower's ledger, if it is not the ledger's own")
+    namespace: str = setting("oq-db", "first part of the keys of the follower's ledger")
+    look_seconds: float = setting(15.0, "how often the follower reads the rows that changed", minimum=0.1)
+    sweep_seconds: float = setting(3600.0, "how often the follower compares all tracked rows", minimum=1.0)
+    old_seconds: float = setting(
+        3600.0, "rows that have been in flight longer than this are not read at every look", minimum=0.0
+    )
+    old_every: int = setting(20, "but at one look of this many", minimum=1)
+    overlap_seconds: float = setting(
+        60.0, "how far each look reads back where the role may not see open transactions", minimum=0.0
+    )
+    slice_rows: int = setting(50_000, "rows of one slice of a first fill and of a sweep", minimum=1)
+
+    def __post_init__(self) -> None:
+        """As that of `RedisConfig`."""
+        if isinstance(self.redis_url, str):
+            object.__setattr__(self, "redis_url", parse_redis_url(self.redis_url, "follow.redis_url"))
+
+
+@dataclass(frozen=True, slots=True)
 class ServerConfig:
     """[server]: the HTTP side."""
 
@@ -196,6 +220,7 @@ class Config:
     domain: DomainConfig = DomainConfig()
     ledger: LedgerConfig = LedgerConfig()
     postgres: PostgresConfig = PostgresConfig()
+    follow: FollowConfig = FollowConfig()
     server: ServerConfig = ServerConfig()
     otlp: OtlpConfig = OtlpConfig()
     metrics: Mapping[str, MetricConfig] = field(default_factory=dict)
@@ -223,6 +248,15 @@ class Config:
         if self.ledger.url is None:
             return self.redis
         return replace(self.redis, url=self.ledger.url, username=None, password=None)
+
+    @property
+    def followed(self) -> "Config":
+        """The same settings with the follower's ledger in the place of the ledger, for whatever is made from them.
+
+        Nothing in it ends by age: its days end when their partitions are gone.
+        """
+        url = self.follow.redis_url or self.ledger.url
+        return replace(self, ledger=replace(self.ledger, url=url, namespace=self.follow.namespace, retention_days=0))
 
     @property
     def shard(self) -> Shard:
@@ -260,6 +294,7 @@ SECTIONS: Final[Mapping[str, type]] = {
     "domain": DomainConfig,
     "ledger": LedgerConfig,
     "postgres": PostgresConfig,
+    "follow": FollowConfig,
     "server": ServerConfig,
     "otlp": OtlpConfig,
 }

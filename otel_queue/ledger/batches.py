@@ -13,6 +13,7 @@ from otel_queue.lifecycle import (
     AttemptMade,
     DayExpired,
     DeliveryCreated,
+    DeliveryRead,
     EventCreated,
     Label,
     ProjectDescribed,
@@ -20,6 +21,8 @@ from otel_queue.lifecycle import (
     StatusSet,
 )
 
+# The kind of each record of a delivery. A creation time that it tells is of the kind that stands two above.
+_KIND: Final = {StatusSet: 0, DeliveryCreated: 1, DeliveryRead: 2}
 _RANK: Final = {status: rank for rank, status in enumerate(STATUSES, start=1)}
 # How many arguments a record is.
 _WORDS: Final = {"record_deliveries": 10, "record_events": 4, "record_attempts": 3}
@@ -52,7 +55,7 @@ def calls(records: Iterable[Record], keys: Keys, *, under_day: str | None = None
     grouped: dict[tuple[str, str, str], list[Word]] = {}
     for record in records:
         match record:
-            case DeliveryCreated() | StatusSet():
+            case DeliveryCreated() | StatusSet() | DeliveryRead():
                 name, (day, words) = "record_deliveries", _delivery(record)
             case AttemptMade():
                 name, (day, words) = "record_attempts", _attempt(record)
@@ -88,11 +91,11 @@ def _recording(group: tuple[str, str, str], arguments: list[Word], keys: Keys) -
     return Call(name, project, (of.meta, of.groups, *own), ("", day, *arguments), len(arguments) // _WORDS[name])
 
 
-def _delivery(record: DeliveryCreated | StatusSet) -> tuple[str, tuple[Word, ...]]:
+def _delivery(record: DeliveryCreated | StatusSet | DeliveryRead) -> tuple[str, tuple[Word, ...]]:
     day, stored, crc, created = identify(record.delivery_id)
-    is_created = type(record) is DeliveryCreated
+    kind = _KIND[type(record)]
     if record.created_us is not None:
-        created, origin = record.created_us, 3 if is_created else 2
+        created, origin = record.created_us, 2 + kind
     else:
         created, origin = created or record.time_us, 1
     return day, (
@@ -100,7 +103,7 @@ def _delivery(record: DeliveryCreated | StatusSet) -> tuple[str, tuple[Word, ...
         crc,
         _RANK.get(record.status) or _RANK[labels.status(record.status)],
         record.time_us,
-        1 if is_created else 0,
+        kind,
         created,
         origin,
         "" if record.endpoint is UNTOLD else _plain(record.endpoint),

@@ -1,4 +1,7 @@
-"""From the configuration to the ledger's parts."""
+"""From the configuration to the ledger's parts.
+
+With `config.followed` each function gives the same part of the follower's ledger.
+"""
 
 from typing import Final
 

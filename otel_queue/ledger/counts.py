@@ -9,7 +9,7 @@ from otel_queue.errors import WriteError
 from otel_queue.ledger.contract import Contract, read_contract
 from otel_queue.ledger.exchange import Exchange, call_of
 from otel_queue.ledger.keys import SETTLED, Keys, ProjectKeys
-from otel_queue.ledger.states import in_processing
+from otel_queue.ledger.states import in_processing, row_state
 from otel_queue.redis_client import RedisLink, array, integer, request, scored, taking_apart, text, time_us
 
 EVENTS: Final = "e"
@@ -25,20 +25,34 @@ class Clock(NamedTuple):
     now_us: int
 
 
+class Opened(NamedTuple):
+    """A delivery that is not final: its group, status by rank, and times in Unix microseconds."""
+
+    group: str
+    rank: int
+    status_us: int
+    created_us: int
+
+
 @dataclass(slots=True)
 class DayCounts:
     """What a day is to hold, by the labels of groups (`batches.delivery_group`, `event_group`).
 
-    `counts` is by group and status rank, or `EVENTS`; `processing` are (group, creation time, stored id).
+    `counts` is by group and status rank, or `EVENTS`; `processing` are (group, creation time, stored id). Of a settled
+    day `opened` are deliveries that are to be known singly, by their stored ids, and `ended` those that are not any more.
     """
 
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     processing: set[tuple[str, int, bytes]] = field(default_factory=set)
+    opened: dict[bytes, "Opened"] = field(default_factory=dict)
+    ended: set[bytes] = field(default_factory=set)
 
     def add(self, other: "DayCounts") -> None:
         """Adds the counts of another day."""
         self.counts.update(other.counts)
         self.processing |= other.processing
+        self.opened |= other.opened
+        self.ended |= other.ended
 
     @property
     def rows(self) -> int:
@@ -105,6 +119,21 @@ class CountsStore:
                 return Put(sorted(wanted), left_out)
         raise WriteError("busy", f"{project} changes all the time; its old days are to be put when it is at rest")
 
+    @taking_apart("what the ledger has of old days")
+    def replace(self, project: str, day: str, wanted: DayCounts, score: float | None) -> bool:
+        """Puts the counts of a day, or of `settled`, in the place of those that it has, and calls them approximate.
+
+        False, and nothing is replaced, unless the day's score is still that (None is no counts), or if it is closed.
+        """
+        of = self.keys.project(project)
+        numbers = self._number(of, {group for group, _ in wanted.counts} - {""}) | {"": 0}
+        look = self._look(of)
+        self._mark(of, max(look.approximate, look.folded if day == SETTLED else day))
+        scores = {} if score is None else {day: score}
+        is_put = self._replace(of, day, wanted, look._replace(scores=scores), numbers)
+        self._announce(project)
+        return is_put
+
     def close(self) -> None:
         """Ends the connections; a later call opens new ones."""
         self._exchange.close()
@@ -148,8 +177,14 @@ class CountsStore:
         members = [in_processing(numbers[group], created_us, id_) for group, created_us, id_ in wanted.processing]
         pairs = [word for name, count in sorted(fields.items()) for word in (name, count)]
         score = f"{look.scores[day]:.17g}" if day in look.scores else ""
+        known: list[bytes] = []
+        for id_, (group, rank, status_us, created_us) in wanted.opened.items():
+            known += (id_, row_state(id_, rank, status_us, created_us, numbers[group]))
+        for id_ in wanted.ended:
+            known += (id_, b"")
         keys = (of.meta, of.days, of.counts(day), of.processing(day))
-        call = call_of("replace_counts", keys, (day, score, len(pairs) // 2, *pairs, *sorted(members)))
+        sizes = (len(pairs) // 2, len(members))
+        call = call_of("replace_counts", keys, ("", day, score, *sizes, *pairs, *sorted(members), *known))
         return bool(self._exchange.one(call))
 
 

@@ -28,6 +28,11 @@ class Keys:
         """ZSET: the projects that have records, by the number of their last announcement; permanent."""
         return f"{self._namespace}:projects".encode()
 
+    @property
+    def swept(self) -> bytes:
+        """STRING: when the last sweep of all rows began that has ended (Unix microseconds); permanent."""
+        return f"{self._namespace}:swept".encode()
+
     def project(self, project: str) -> "ProjectKeys":
         """The keys of one project."""
         # Braces would end the hash tag early.
@@ -42,7 +47,7 @@ class ProjectKeys(NamedTuple):
 
     @property
     def meta(self) -> bytes:
-        """HASH: contract, sequence, expired, folded, counters, names; permanent."""
+        """HASH: contract, sequence, marks of days, counters, names; permanent."""
         return self.prefix + b":meta"
 
     @property
@@ -60,6 +65,11 @@ class ProjectKeys(NamedTuple):
         """HASH: endpoint, NUL, status, NUL, http_status_code -> attempts ever; permanent."""
         return self.prefix + b":attempts"
 
+    @property
+    def attempt_labels(self) -> bytes:
+        """HASH: field of the attempts -> number, "#number" -> field; permanent."""
+        return self.prefix + b":attempt-labels"
+
     def counts(self, day: str) -> bytes:
         """HASH: "number:status" or "number:e" -> count; until the day expires or is folded."""
         return self.prefix + b":counts:" + day.encode()
@@ -71,6 +81,10 @@ class ProjectKeys(NamedTuple):
     def processing(self, day: str) -> bytes:
         """ZSET: number, creation time and id of the deliveries in processing; as the counts."""
         return self.prefix + b":processing:" + day.encode()
+
+    def open(self, number: int) -> bytes:
+        """HASH: deliveries of settled days that are not final, by the last byte of their ids; permanent."""
+        return self.prefix + b":open:%d" % number
 
     @property
     def undated(self) -> bytes:

@@ -1,10 +1,10 @@
 -- Merges records of deliveries of one project and one day into the ledger.
 --
--- A delivery holds a status register and labels with a creation time, merged apart. A status that was set beats the one
--- that a created record tells, whatever the clocks say; of two of a kind the later wins, then the higher rank. Labels:
--- what a created record says beats the rest, then the earliest record, then the smaller value. Any order and any
--- repetition of the same records ends in the same state, as long as no time was set back. Counts move with the delivery;
--- nothing is subtracted for a delivery that is not held.
+-- A delivery holds a status register and labels with a creation time, merged apart. A status that was set, or read from a
+-- row, beats the one that a created record tells, whatever the clocks say; else the later wins, then the higher rank.
+-- Labels: what a row says beats what a created record says, and that beats the rest. Of two rows the later wins, of two
+-- others the earlier, then the smaller value. Any order and any repetition of the same records ends in the same state, as
+-- long as no time was set back. Counts move with the delivery; nothing is subtracted for a delivery that is not held.
 --
 -- KEYS[1], KEYS[2], ARGV[1], ARGV[2] as in prelude.lua; a group is endpoint, event type and source
 -- KEYS[3] ZSET  days with counts, by the sequence number of their last change; permanent
@@ -12,9 +12,9 @@
 -- PREFIX .. counts:DAY      HASH  "number:status" -> deliveries; until the day expires or is folded
 -- PREFIX .. processing:DAY  ZSET  deliveries in processing: number (4 bytes), created (7 bytes), id; all scores 0; as the
 --   counts
--- ARGV[3...] ten values per record: id, hash of the id, status (its rank, 1 to 6), time, 1 if a created record
---   else 0, creation time, where that is from (3 told by a created record, 2 told by another, 1 derived from the id
---   or, where the id tells none, the record's time), and endpoint, event type, source, each "=" and its value, or
+-- ARGV[3...] ten values per record: id, hash of the id, status (its rank, 1 to 6), time, its kind (0 a status was set,
+--   1 created, 2 a row was read), creation time, where that is from (4 told by a row, 3 by a created record, 2 by a
+--   status set, 1 derived from the id or, where the id tells none, the record's time), and endpoint, event type, source, each "=" and its value, or
 --   "" if not told. Times are Unix microseconds.
 -- Returns {changed, unchanged, late, clamped}. A retry changes nothing and counts as unchanged.
 
@@ -42,7 +42,7 @@ end
 local function is_better(kind, at, value, held)
   if held.value == '' then return true end
   if kind ~= held.kind then return kind > held.kind end
-  if at ~= held.at then return at < held.at end
+  if at ~= held.at then return (at > held.at) == (kind == ROW) end
   return value < held.value
 end
 
@@ -69,8 +69,9 @@ local function encode(held, origin)
     end
   end
   -- Where no label is told, their time is that of the status, which takes no room of its own.
-  first = first or {kind = 0, at = held.status_at}
+  first = first or {kind = SET, at = held.status_at}
   held.labels_kind, held.labels_at = first.kind, first.at
+  is_mixed = is_mixed or first.kind ~= SET and first.kind ~= labels_kind_of(1, held.created_kind)
   held.has_more = is_mixed or held.ahead_at
   local state = encode_head(held, origin)
   if not held.has_more then return state end
@@ -120,7 +121,7 @@ local function merge(from)
   list_undated('d', node, id, of)
   local at, was_ahead = clamp(told_at)
   local kind = tonumber(ARGV[from + 4])
-  local is_set, origin = kind == 0, origin_of(id, is_undated and of)
+  local is_set, origin = kind ~= CREATED, origin_of(id, is_undated and of)
   local created, created_kind = tonumber(ARGV[from + 5]), tonumber(ARGV[from + 6])
   -- A forgotten id still has its place, and nothing is held there.
   local held = state and state ~= '' and decode(state, origin)

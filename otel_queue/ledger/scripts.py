@@ -23,6 +23,8 @@ _BEFORE: Final = {
     "keep_open": ("contract", "states"),
     "end_undated": ("contract", "states"),
     "free_groups": ("contract",),
+    "replace_counts": ("contract", "states"),
+    "begin_attempts": ("contract",),
 }
 
 

@@ -6,16 +6,24 @@ from typing import Final, NamedTuple
 from otel_queue.errors import ReadError
 from otel_queue.ledger.identity import UNDATED, end_of_day_number
 
+TOLD_BY_ID: Final = 1
+"""The kind of a creation time that comes from the id, or from the time of a record."""
 TOLD_BY_CREATED: Final = 3
 """The kind of a creation time that a created record told."""
+TOLD_BY_ROW: Final = 4
+"""The kind of a creation time that a row told."""
+
+# Bits of a delivery's first byte.
+_LABELS_BY_CREATED_OR_ROW: Final = 32
+_SET: Final = 64
 
 
 class DeliveryState(NamedTuple):
     """A delivery: its status by rank, times in Unix microseconds, the number of its labels.
 
-    `is_set` says that the status was set, and is not the one that a created record told. `created_kind` says where the
-    creation time is from (3 a created record, 2 another, 1 the id). `labels_us` is the time of the first label that was
-    told, or of the status where none was.
+    `is_set` says that the status was set or read from a row, and is not the one that a created record told.
+    `created_kind` says where the creation time is from (4 a row, 3 a created record, 2 a status set, 1 the id).
+    `labels_us` is the time of the first label that was told, or of the status where none was.
     """
 
     rank: int
@@ -46,10 +54,10 @@ def delivery_state(day: str, stored: bytes, state: bytes) -> DeliveryState:
         raise _bad(state, "delivery")
     return DeliveryState(
         rank=first & 7,
-        is_set=bool(first & 64),
+        is_set=bool(first & _SET),
         status_us=origin + status_us,
         created_us=origin + created_us,
-        created_kind=first >> 3 & 3,
+        created_kind=(first >> 3 & 3) + 1,
         group=group,
         labels_us=origin + labels_us,
     )
@@ -84,6 +92,21 @@ def _origin(day: str, stored: bytes, state: bytes) -> tuple[int, bytes]:
 
 def _bad(state: bytes, what: str) -> ReadError:
     return ReadError("bad_value", f"{state[:60]!r} is no state of a{'n' if what == 'event' else ''} {what}")
+
+
+def row_state(stored: bytes, rank: int, status_us: int, created_us: int, group: int) -> bytes:
+    """The state of a dated delivery whose row told all that is known of it, in `status_us`."""
+    origin = int.from_bytes(stored[:6], "big") * 1000
+    far, near, digits = _width(status_us - origin), _width(created_us - origin), max((group.bit_length() + 7) // 8, 1)
+    first = rank | (TOLD_BY_ROW - 1) << 3 | _LABELS_BY_CREATED_OR_ROW | _SET
+    widths = far - 1 | (near - 1) << 3 | (digits - 1) << 6
+    status = (status_us - origin).to_bytes(far, "big", signed=True)
+    created = (created_us - origin).to_bytes(near, "big", signed=True)
+    return bytes((first, widths)) + status + status + created + group.to_bytes(digits, "big")
+
+
+def _width(number: int) -> int:
+    return ((number if number >= 0 else -number - 1).bit_length() + 8) // 8
 
 
 def in_processing(group: int, created_us: int, stored: bytes) -> bytes:

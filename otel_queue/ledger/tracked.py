@@ -1,5 +1,6 @@
 """Single ids in the ledger: what is held of them, and how to forget them."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, Literal, NamedTuple
 
@@ -27,6 +28,8 @@ Kind = Literal["delivery", "event", "attempt"]
 
 _WHAT: Final = "what the ledger has of ids"
 _EVENT: Final = b"event"
+OPEN_NODES: Final = 256
+_NODES_AT_ONCE: Final = 64
 _DESCRIPTION: Final = ("described_at", "project_name", "organisation_id", "organisation_name")
 
 
@@ -49,10 +52,15 @@ class Held(NamedTuple):
 
 
 class Marks(NamedTuple):
-    """The last day that is expired, and the last that is folded; "" for none."""
+    """The last day that is expired, that is folded, and that is settled; "" for none.
+
+    `attempts_before` is the first day whose attempts are known by their ids, "" if none from before it were put.
+    """
 
     expired: str
     folded: str
+    settled: str
+    attempts_before: str
 
 
 class Description(NamedTuple):
@@ -186,6 +194,66 @@ class Tracked:
         return {
             number: label_of(value.removeprefix(_EVENT)) for number, value in told.items() if value.startswith(_EVENT)
         }
+
+    @taking_apart(_WHAT)
+    def attempt_labels(self, project: str, states: Iterable[bytes]) -> dict[bytes, tuple[str, str, str]]:
+        """Endpoint, status and http_status_code of attempts by the states of their ids; what was lost is left out."""
+        key, ordered = self._keys.project(project).attempt_labels, sorted(set(states))
+        if not ordered:
+            return {}
+        fields = [f"#{int.from_bytes(state, 'big')}" for state in ordered]
+        values = map(text, array(self._exchange.one(request(key, [("HMGET", key, *fields)]))))
+        found = {
+            state: tuple(value.decode().split("\0")) for state, value in zip(ordered, values, strict=True) if value
+        }
+        return {state: (parts[0], parts[1], parts[2]) for state, parts in found.items() if len(parts) == 3}
+
+    @taking_apart(_WHAT)
+    def attempts(self, project: str) -> Counter[tuple[str, str, str]]:
+        """All attempts that are counted, by endpoint, status and http_status_code."""
+        key = self._keys.project(project).attempts
+        flat = names(self._exchange.one(request(key, [("HGETALL", key)])))
+        pairs = zip(flat[::2], flat[1::2], strict=True)
+        found: Counter[tuple[str, str, str]] = Counter()
+        for name, count in pairs:
+            endpoint, status, code = name.decode("utf-8", "surrogateescape").split("\0")
+            found[endpoint, status, code] = decimal(count)
+        return found
+
+    @taking_apart(_WHAT)
+    def begin_attempts(self, project: str, before: str, counts: Mapping[tuple[str, str, str], int]) -> bool:
+        """Counts attempts made before a day that nobody tells by their ids; False if the project has such already."""
+        of = self._keys.project(project)
+        words = [word for labels, count in sorted(counts.items()) for word in ("\0".join(labels), count)]
+        arguments = (self._held_contract().text(), before, *words)
+        begun = bool(self._exchange.call("begin_attempts", (of.meta, of.attempts, of.days), arguments))
+        if begun:
+            self._exchange.call("announce", (self._keys.projects,), (project,))
+        return begun
+
+    @taking_apart(_WHAT)
+    def open(self, project: str) -> Iterator[tuple[bytes, bytes]]:
+        """Stored ids and states of deliveries of settled days that are not final."""
+        of = self._keys.project(project)
+        for start in range(0, OPEN_NODES, _NODES_AT_ONCE):
+            commands = [("HGETALL", of.open(number)) for number in range(start, start + _NODES_AT_ONCE)]
+            for reply in self._exchange.ask([request(of.meta, commands)])[0]:
+                flat = names(reply)
+                yield from zip(flat[::2], flat[1::2], strict=True)
+
+    @taking_apart(_WHAT)
+    def swept_us(self) -> int:
+        """When the last complete reading of all rows began that has ended (Unix microseconds); 0 if there is none."""
+        told = text(self._exchange.one(request(self._keys.swept, [("GET", self._keys.swept)])))
+        return decimal(told) if told else 0
+
+    def mark_swept(self, time_us: int) -> None:
+        """Keeps when a complete reading of all rows began; to be called when it has ended."""
+        self._exchange.one(request(self._keys.swept, [("SET", self._keys.swept, time_us)]))
+
+    def group(self, project: str, number: int) -> str:
+        """The labels of a group as `batches.delivery_group` has them; "" where they were not kept."""
+        return self._told(project, [number]).get(number, b"").decode("utf-8", "surrogateescape")
 
     def _told(self, project: str, numbers: Iterable[int]) -> dict[int, bytes]:
         wanted = set(numbers) - {0}

@@ -141,12 +141,12 @@ class Upkeep:
         return sorted(name.decode("utf-8", "replace") for name in names(reply))
 
     @taking_apart(_WHAT)
-    def days(self, project: str) -> dict[str, float]:
+    def days(self, project: str, *, with_settled: bool = False) -> dict[str, float]:
         """The dated days of a project with counts, in order, and the sequence number of their last change."""
         key = self.keys.project(project).days
         reply = self._exchange.one(request(key, [("ZRANGE", key, 0, -1, "WITHSCORES")]))
         found = {member.decode(): score for member, score in scored(reply)}
-        return {day: found[day] for day in sorted(found) if day not in (SETTLED, ATTEMPTS)}
+        return {day: found[day] for day in sorted(found) if day != ATTEMPTS and (with_settled or day != SETTLED)}
 
     @taking_apart(_WHAT)
     def unlisted(self, project: str) -> list[str]:
@@ -307,7 +307,8 @@ class Upkeep:
             raise ReadError("untracked", f"{project} {day} has no tracked ids; its counts cannot be made from them")
         of = self.keys.project(project)
         pairs = [word for field, count in sorted(held.tracked.items()) for word in (field, count)]
-        arguments = (day, f"{held.score:.17g}", len(pairs) // 2, *pairs, *sorted(held.processing))
+        members = sorted(held.processing)
+        arguments = ("", day, f"{held.score:.17g}", len(pairs) // 2, len(members), *pairs, *members)
         own = (of.meta, of.days, of.counts(day), of.processing(day))
         return bool(self._announce(project, integer(self._exchange.call("replace_counts", own, arguments))))
 

@@ -5,7 +5,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from typing import Any, Final, LiteralString
@@ -57,10 +57,13 @@ class Database:
         return str(self._dsn)
 
     @contextlib.contextmanager
-    def reading(self, before: Callable[[], None] | None = None) -> Iterator["Reading"]:
+    def reading(
+        self, before: Callable[[], None] | None = None, first: Callable[["Reading"], None] | None = None
+    ) -> Iterator["Reading"]:
         """A REPEATABLE READ, READ ONLY transaction: all its statements see one state. Raises ReadError.
 
-        `before` is called when all is ready and the state is not fixed yet.
+        `before` is called when all is ready and the state is not fixed yet. So is `first`, which may `fetch` on the
+        same connection, in transactions that end before the state is fixed.
         """
         connection = self._connect()
         try:
@@ -68,6 +71,8 @@ class Database:
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             connection.prepare_threshold = None  # prepared statements do not outlive a transaction at a pooler
             reading = Reading(connection, self._dsn, self._statement_timeout)
+            if first is not None:
+                first(reading)
             if before is not None:
                 before()
             reading.begin(self._idle)
@@ -122,6 +127,21 @@ class Reading:
         """
         with self._limited(), self._connection.transaction():
             return self._connection.execute(statement(name), arguments).fetchall()
+
+    def fetch(self, query: "psycopg.sql.Composed") -> list[Row]:
+        """All rows of a query; raises as `rows` does."""
+        with self._limited(), self._connection.transaction():
+            return self._connection.execute(query).fetchall()
+
+    def copied(self, query: "psycopg.sql.Composed", types: Sequence[str]) -> Iterator[Row]:
+        """The rows of a query by binary COPY; `types` says how each column is decoded. Raises ReadError.
+
+        The server's limit goes on until the last row was taken, so take them at once.
+        """
+        copying = psycopg.sql.SQL("COPY ({}) TO STDOUT (FORMAT BINARY)").format(query)
+        with self._limited(), self._connection.cursor() as cursor, cursor.copy(copying) as copy:
+            copy.set_types(types)
+            yield from copy.rows()
 
     def plan(self, name: str) -> None:
         """Has the statement in NAME.sql planned and not run: raises ReadError where it could not be."""

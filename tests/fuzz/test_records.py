@@ -15,6 +15,7 @@ from otel_queue.lifecycle import (
     AttemptMade,
     DayExpired,
     DeliveryCreated,
+    DeliveryRead,
     EventCreated,
     ProjectDescribed,
     Record,
@@ -54,6 +55,7 @@ def records_of(project: str, id_: str) -> st.SearchStrategy[Record]:
         st.builds(EventCreated, of, it, time_us, label),
         st.builds(DeliveryCreated, of, it, time_us, label, label, label, status, created),
         st.builds(StatusSet, of, it, status, time_us, label, label, label, created),
+        st.builds(DeliveryRead, of, it, status, time_us, label, label, label, created),
         st.builds(ProjectDescribed, of, time_us, any_text, any_text, any_text),
     )
 

@@ -24,6 +24,7 @@ from otel_queue.lifecycle import (
     AttemptMade,
     DayExpired,
     DeliveryCreated,
+    DeliveryRead,
     EventCreated,
     ProjectDescribed,
     Record,
@@ -41,6 +42,7 @@ KINDS = {
     EventCreated: "event_created",
     DeliveryCreated: "delivery_created",
     StatusSet: "status_set",
+    DeliveryRead: "delivery_read",
     AttemptMade: "attempt_made",
     ProjectDescribed: "project_described",
     DayExpired: "day_expired",
@@ -50,10 +52,12 @@ KINDS = {
 PERMANENT = {
     r"oq:contract": "string",
     r"oq:projects": "zset",
+    r"oq:swept": "string",
     r"oq:\{[^{}]+\}:meta": "hash",
     r"oq:\{[^{}]+\}:groups": "hash",
     r"oq:\{[^{}]+\}:days": "zset",
     r"oq:\{[^{}]+\}:attempts": "hash",
+    r"oq:\{[^{}]+\}:attempt-labels": "hash",
     r"oq:\{[^{}]+\}:counts:(\d{8}|settled)": "hash",
     r"oq:\{[^{}]+\}:processing:(\d{8}|settled)": "zset",
     r"oq:\{[^{}]+\}:(deliveries|events|attempt-ids):undated:\d{1,4}": "hash",
@@ -168,7 +172,7 @@ class Contents:
     events: dict[tuple[str, bytes], tuple[Any, ...]] = field(default_factory=dict)
     processing: set[tuple[str, tuple[bytes, ...], int, bytes]] = field(default_factory=set)
     attempts: dict[bytes, int] = field(default_factory=dict)
-    attempt_ids: set[tuple[str, bytes]] = field(default_factory=set)
+    attempt_ids: dict[tuple[str, bytes], bytes] = field(default_factory=dict)
 
     def assert_adds_up(self) -> None:
         """Counts are what the tracked ids add up to, none is below one, and each id is held once."""
@@ -179,7 +183,7 @@ class Contents:
         assert self.processing == {
             (day, held[-1], held[2], id_) for (day, id_), held in self.deliveries.items() if held[0] == PROCESSING
         }
-        assert sum(self.attempts.values()) == len(self.attempt_ids)
+        assert Counter(self.attempt_ids.values()) == self.attempts
 
 
 PROCESSING = 2
@@ -208,7 +212,7 @@ def _collect(
     client: redis.Redis, project: Contents, key: bytes, what: str, day: str, groups: dict[int, tuple[bytes, ...]]
 ) -> None:
     data: Any
-    if what in ("meta", "groups", "days", "undated"):
+    if what in ("meta", "groups", "days", "undated", "attempt-labels"):
         return
     if what == "processing":
         data = client.zrange(key, 0, -1)
@@ -235,7 +239,8 @@ def _collect(
         entry: tuple[Any, ...]
         if what == "attempt-ids":
             assert (day, id_) not in project.attempt_ids, "an id is held twice"
-            project.attempt_ids.add((day, id_))
+            labelled_by: Any = client.hget(key.partition(b"}:")[0] + b"}:attempt-labels", f"#{int.from_bytes(state)}")
+            project.attempt_ids[day, id_] = labelled_by
         elif what == "events":
             start, end = place_of_group("event", state)
             held = project.events

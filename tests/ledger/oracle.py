@@ -133,7 +133,7 @@ class Oracle:
         for (project, delivery_id), told in self.deliveries.items():
             endpoint, event_type, source = (
                 "unknown" if value is None else value
-                for value in (first_told(told, field) for field in ("endpoint", "event_type", "source"))
+                for value in (told_of(told, field) for field in ("endpoint", "event_type", "source"))
             )
             status = last_status(told)
             name, organisation_id, organisation = self.names(project)
@@ -169,11 +169,11 @@ class Oracle:
 
 
 def last_status(told: list[Plain]) -> str:
-    """What was set last; where nothing was, what was created last."""
+    """What was set or read last; where nothing was, what was created last."""
     last = max(
         told,
         key=lambda record: (
-            record["kind"] == "status_set",
+            record["kind"] != "delivery_created",
             record["time_us"],
             RANKS.index(record["status"].lower()),
         ),
@@ -192,9 +192,19 @@ def first_told(told: list[Plain], field: str, *, created_first: bool = True) -> 
     return min(candidates)[3] if candidates else None
 
 
+def told_of(told: list[Plain], field: str) -> str | None:
+    """What the row that was read last says, then the smaller value; where no row says it, what hooks say."""
+    said = []
+    for record in told:
+        value = value_of(record, field)
+        if record["kind"] == "delivery_read" and value is not None:
+            said.append((-record["time_us"], value.encode(), value))
+    return min(said)[2] if said else first_told(told, field)
+
+
 def creation(told: list[Plain], delivery_id: str) -> int:
-    """When a created record says so, else when any record says so, else from the id, else the earliest record."""
-    for kinds in (("delivery_created",), ("delivery_created", "status_set")):
+    """When a row says so, else a created record, else any record; else from the id, else the earliest record."""
+    for kinds in (("delivery_read",), ("delivery_created",), ("delivery_created", "status_set")):
         said = [record["created_us"] for record in told if record["kind"] in kinds and "created_us" in record]
         if said:
             return int(min(said))

@@ -13,6 +13,7 @@ from otel_queue.lifecycle import (
     UNTOLD,
     AttemptMade,
     DeliveryCreated,
+    DeliveryRead,
     EventCreated,
     Label,
     ProjectDescribed,
@@ -57,6 +58,7 @@ def record_of(project: str, text: str) -> st.SearchStrategy[Record]:
         st.builds(EventCreated, st.just(project), st.just(text), time_us, label),
         st.builds(DeliveryCreated, st.just(project), st.just(text), time_us, label, label, label, status, creation),
         st.builds(StatusSet, st.just(project), st.just(text), status, time_us, label, label, label, creation),
+        st.builds(DeliveryRead, st.just(project), st.just(text), status, time_us, label, label, label, creation),
         # What one attempt was is told by one hook, so its labels follow from its id.
         st.builds(
             lambda at: AttemptMade(
@@ -148,7 +150,8 @@ def test_writing_everything_again_changes_nothing_and_is_counted(redis_server: R
 
 
 CREATION: dict[str, tuple[list[tuple[str, int | None]], int]] = {
-    "the earliest of what created records say": ([("c", 9), ("c", 30), ("s", 60)], 30),
+    "the earliest of what rows say": ([("c", 60), ("r", 9), ("r", 30), ("r", None)], 30),
+    "else the earliest of what created records say": ([("c", 9), ("c", 30), ("s", 60)], 30),
     "else the earliest of what others say": ([("s", 9), ("s", 40), ("c", None)], 40),
     "else what the id says": ([("s", None), ("c", None)], 3_600),
 }
@@ -157,7 +160,11 @@ CREATION: dict[str, tuple[list[tuple[str, int | None]], int]] = {
 @pytest.mark.parametrize("name", CREATION)
 def test_a_delivery_waits_since(ledger: Ledger, name: str) -> None:
     told, seconds = CREATION[name]
-    kinds: dict[str, type[DeliveryCreated | StatusSet]] = {"c": DeliveryCreated, "s": StatusSet}
+    kinds: dict[str, type[DeliveryCreated | StatusSet | DeliveryRead]] = {
+        "c": DeliveryCreated,
+        "s": StatusSet,
+        "r": DeliveryRead,
+    }
     records = [
         kinds[kind](
             "p", IDS[0], time_us=NOW_US, status="processing", endpoint="E", source="S",

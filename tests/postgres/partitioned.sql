@@ -22,6 +22,8 @@ BEGIN
                 format('%s_p_%s', name, day + 2), name, 'P', current_date + day, 'P', current_date + day + 1
             );
         END LOOP;
+        EXECUTE format('CREATE INDEX ON convoy.%I (created_at)', name);
     END LOOP;
+    CREATE INDEX ON convoy.event_deliveries (status);
 END
 $$;

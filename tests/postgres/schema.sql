@@ -37,6 +37,7 @@ CREATE TABLE convoy.events (
     CONSTRAINT events_pkey PRIMARY KEY (id)
 );
 CREATE INDEX events_by_source ON convoy.events (project_id, source_id);
+CREATE INDEX events_by_time ON convoy.events (created_at);
 
 CREATE TABLE convoy.event_deliveries (
     id varchar NOT NULL,
@@ -63,6 +64,9 @@ CREATE INDEX deliveries_in_processing ON convoy.event_deliveries (status, projec
 CREATE INDEX deliveries_in_success ON convoy.event_deliveries (status, project_id, endpoint_id, event_id)
     WHERE status = 'Success';
 
+CREATE INDEX deliveries_by_time ON convoy.event_deliveries (created_at);
+CREATE INDEX deliveries_by_status ON convoy.event_deliveries (status);
+
 CREATE TABLE convoy.delivery_attempts (
     id varchar NOT NULL,
     url text NOT NULL DEFAULT '',
@@ -80,6 +84,7 @@ CREATE TABLE convoy.delivery_attempts (
     deleted_at timestamptz,
     CONSTRAINT delivery_attempts_pkey PRIMARY KEY (id)
 );
+CREATE INDEX attempts_by_time ON convoy.delivery_attempts (created_at);
 
 CREATE TABLE convoy.metrics_snapshot_meta (name text PRIMARY KEY, generation bigint NOT NULL, refreshed_at timestamptz);
 INSERT INTO convoy.metrics_snapshot_meta

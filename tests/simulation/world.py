@@ -12,6 +12,7 @@ from otel_queue.lifecycle import (
     AttemptMade,
     DayExpired,
     DeliveryCreated,
+    DeliveryRead,
     EventCreated,
     ProjectDescribed,
     Record,
@@ -196,7 +197,7 @@ def told_id(record: Record) -> str:
     match record:
         case EventCreated():
             return record.event_id
-        case DeliveryCreated() | StatusSet():
+        case DeliveryCreated() | StatusSet() | DeliveryRead():
             return record.delivery_id
         case AttemptMade():
             return record.attempt_id

@@ -211,3 +211,22 @@ def test_the_example_has_every_section_and_is_valid() -> None:
     lines = example.read_text(encoding="utf-8").splitlines()
     sections = {line.strip("[]") for line in lines if line.startswith("[")}
     assert {*SECTIONS, "attributes"} <= sections
+
+
+def test_the_follower_has_a_ledger_of_its_own_in_the_ledgers_redis() -> None:
+    config = load(OTEL_QUEUE_LEDGER_URL="redis://user:secret@ledger/1", OTEL_QUEUE_LEDGER_RETENTION_DAYS="30").followed
+    assert (config.ledger.namespace, config.ledger_redis.location.nodes) == ("oq-db", (("ledger", 6379),))
+    assert config.ledger.retention_days == 0
+
+
+def test_the_followers_ledger_can_have_a_redis_of_its_own_with_its_own_credentials() -> None:
+    config = load(OTEL_QUEUE_REDIS_PASSWORD="queues", OTEL_QUEUE_FOLLOW_REDIS_URL="redis://rows/3")
+    assert config.followed.ledger_redis.location.nodes == (("rows", 6379),)
+    assert config.followed.ledger_redis.password is None
+    assert config.ledger_redis == config.redis
+
+
+def test_a_follower_that_would_write_the_workers_ledger_or_has_no_database_is_refused() -> None:
+    said = faults(OTEL_QUEUE_FOLLOW_ENABLED="true", OTEL_QUEUE_FOLLOW_NAMESPACE="oq")
+    assert "follow.namespace: 'oq' is ledger.namespace" in said
+    assert "postgres.dsn: is needed, since [follow] is enabled" in said

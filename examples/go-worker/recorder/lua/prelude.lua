@@ -95,15 +95,21 @@ local function keep_open(node, id, state, of, status)
   end
 end
 
+-- The next number that labels in `kept` are to have. None is given twice, so that readers may remember what it stands
+-- for; a count that was lost catches up.
+local function new_number(kept)
+  local number
+  repeat number = redis.call('HINCRBY', KEYS[1], 'groups', 1) until redis.call('HEXISTS', kept, '#' .. number) == 0
+  return number
+end
+
 local numbers = {}
 local function number_of(labels)
   if not numbers[labels] then
     local number = redis.call('HGET', KEYS[2], labels)
     if not number then
       if redis.call('HLEN', KEYS[2]) / 2 >= rule.most_groups then return 0 end
-      -- No number is given twice, so that readers may remember what it stands for; a count that was lost catches up.
-      repeat number = redis.call('HINCRBY', KEYS[1], 'groups', 1)
-      until redis.call('HEXISTS', KEYS[2], '#' .. number) == 0
+      number = new_number(KEYS[2])
       redis.call('HSET', KEYS[2], labels, number, '#' .. number, labels)
     end
     numbers[labels] = tonumber(number)

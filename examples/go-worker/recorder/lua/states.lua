@@ -72,17 +72,28 @@ local function layout_of(widths)
   return layouts[widths]
 end
 
+local SET, CREATED, ROW = 0, 1, 2  -- kinds of records, the weakest first
+local CREATED_BY_ROW = 4  -- the kind of a creation time that a row told
+
+-- The kind of labels that the bit stands for.
+local function labels_kind_of(bit, created_kind)
+  return bit == 0 and SET or created_kind == CREATED_BY_ROW and ROW or CREATED
+end
+
 -- The head of a delivery's state, which every one begins with: what it is, and where what follows the head begins.
 --
--- First byte: status (bits 0 to 2), kind of the creation time (3 and 4), whether the labels come from a created
--- record (5), whether the status was set and not created (6), whether more follows the head (7). Second byte: bytes
+-- First byte: status (bits 0 to 2), kind of the creation time less one (3 and 4), kind of the labels (5), whether the
+-- status was set and not created (6), whether more follows the head (7). One bit is enough for the labels: 0 is a status
+-- set; 1 is a row where the creation time is from one, else a created record. Other labels are mixed ones. Second byte: bytes
 -- of the next two offsets less one (bits 0 to 2), of the third less one (3 to 5), of the group less one (6 and 7).
 -- Then the offsets of the status's, the labels' and the creation time, and the group.
 local function decode_head(state, origin)
   local first, widths = state:byte(1, 2)
   local status_at, labels_at, created, number, position = struct.unpack(layout_of(widths), state, 3)
+  local created_kind = math.floor(first / 8) % 4 + 1
   return {
-    status = first % 8, created_kind = math.floor(first / 8) % 4, labels_kind = math.floor(first / 32) % 2,
+    status = first % 8, created_kind = created_kind,
+    labels_kind = labels_kind_of(math.floor(first / 32) % 2, created_kind),
     is_set = math.floor(first / 64) % 2 == 1, has_more = first >= 128,
     status_at = status_at + origin, labels_at = labels_at + origin, created = created + origin, number = number,
   }, position
@@ -92,8 +103,8 @@ local function encode_head(held, origin)
   local status_at, labels_at, created = held.status_at - origin, held.labels_at - origin, held.created - origin
   local far, near = math.max(width_of(status_at), width_of(labels_at)), width_of(created)
   local widths = far - 1 + 8 * (near - 1) + 64 * (digits_of(held.number) - 1)
-  local first = held.status + 8 * held.created_kind + 32 * held.labels_kind + (held.is_set and 64 or 0)
-    + (held.has_more and 128 or 0)
+  local first = held.status + 8 * (held.created_kind - 1) + (held.labels_kind == SET and 0 or 32)
+    + (held.is_set and 64 or 0) + (held.has_more and 128 or 0)
   return string.char(first, widths) .. struct.pack(layout_of(widths), status_at, labels_at, created, held.number)
 end
 
