@@ -35,7 +35,9 @@ class Needs(Need, enum.Enum):
     SYSTEM_PYTHON = Need("deployment", "apt-get install python3-venv; Python 3.11 or newer")
     PACKAGE_INDEX = Need("pip install .", "a network")
     CHECKOUT = Need("from a checkout", "git clone")
-    CONVOY = Need("Convoy", "make convoy CONVOY_SOURCE=DIR, a checkout of Convoy's public repository")
+    CONVOY = Need(
+        "Convoy-like webhook gateways", "make convoy CONVOY_SOURCE=DIR, a checkout of Convoy's public repository"
+    )
     IPV6 = Need("/metrics /healthz /readyz and a page at /", "an IPv6 loopback address")
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, Final
 
-from tests.convoy.gateway import Convoy, Refused
+from tests.convoy.gateway import Convoy, RefusedError
 from tests.convoy.receiver import Receiver
 from tests.servers.process import wait_until
 
@@ -114,7 +114,7 @@ class Driver:
             self._convoy.ingest(self._mask, {"key": key or f"key-{number}", "number": number})
 
     def every_kind(self, count: int) -> None:
-        for endpoint in ENDPOINTS:
+        for endpoint in self.endpoints:
             self.single(endpoint, count)
         self.single("ok", 2, idempotency_key=f"single-{next(self._numbers)}")
         self.fan_out(count, idempotency_key=f"fanout-{next(self._numbers)}")
@@ -138,7 +138,8 @@ class Driver:
         self._convoy.call("POST", f"/projects/{self.outgoing}/endpoints/{self.endpoints[endpoint]}/activate")
 
     def delete(self, endpoint: str) -> None:
-        self._convoy.call("DELETE", f"/projects/{self.outgoing}/endpoints/{self.endpoints[endpoint]}")
+        """Nothing more is sent to it."""
+        self._convoy.call("DELETE", f"/projects/{self.outgoing}/endpoints/{self.endpoints.pop(endpoint)}")
 
     def rename(self, name: str) -> None:
         self._convoy.call("PUT", f"/projects/{self.outgoing}", {"name": name})
@@ -149,7 +150,7 @@ class Driver:
         for delivery in itertools.islice(self._deliveries("Failure"), count):
             try:
                 self._convoy.call("PUT", f"/projects/{self.outgoing}/eventdeliveries/{delivery}/resend")
-            except Refused:
+            except RefusedError:
                 continue
             taken += 1
         return taken
@@ -172,34 +173,33 @@ class Driver:
         self._convoy.agent.send_signal(number)
         self._convoy.agent.wait(within=60)
 
-    def wait_for_attempts(self, more: int) -> None:
+    def wait_for_requests(self, more: int) -> None:
         """Until the receiver got that many further requests: the work is in full swing."""
         wanted = self._receiver.requests.total() + more
         wait_until(lambda: self._receiver.requests.total() >= wanted, what=f"{more} further requests", within=90)
 
     def rest(self) -> None:
         """Waits until no queue has work left: archived tasks may stay."""
-        self._quiet_since = None
+        quiet_since: list[float] = []
 
         def is_quiet() -> bool:
-            now = time.monotonic()
             if self._open():
-                self._quiet_since = None
-            elif self._quiet_since is None:
-                self._quiet_since = now
+                quiet_since.clear()
+            else:
+                quiet_since.append(time.monotonic())
             # Between two queues a task is nowhere for a moment.
-            return self._quiet_since is not None and now - self._quiet_since > 1.0
+            return len(quiet_since) > 1 and quiet_since[-1] - quiet_since[0] > 1.0
 
-        wait_until(is_quiet, within=REST_SECONDS, what=f"Convoy's queues are empty; open: {self._open()}")
-
-    _quiet_since: float | None = None
+        wait_until(is_quiet, within=REST_SECONDS, what="Convoy's queues are empty")
 
     def _open(self) -> dict[str, int]:
         """Tasks that will run still, by queue."""
         found: dict[str, int] = {}
         for queue in QUEUES:
             count = sum(
-                (self._redis.llen if state in ("pending", "active") else self._redis.zcard)(f"asynq:{{{queue}}}:{state}")  # type: ignore[misc]
+                (self._redis.llen if state in ("pending", "active") else self._redis.zcard)(
+                    f"asynq:{{{queue}}}:{state}"
+                )
                 for state in ("pending", "active", "scheduled", "retry")
             )
             if count:

@@ -17,7 +17,7 @@ API_VERSION = "2025-11-24"
 Json = dict[str, Any]
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """Convoy's API answered with an error."""
 
 
@@ -94,7 +94,7 @@ class Convoy:
         self.agent.start()
 
     def call(self, method: str, path: str, body: Json | None = None) -> Any:
-        """The `data` of an answer of the API; Refused with its text."""
+        """The `data` of an answer of the API; RefusedError with its text."""
         return self._request(method, f"/api/v1{path}", body)["data"]
 
     def ingest(self, mask: str, body: Json) -> None:
@@ -124,7 +124,7 @@ class Convoy:
             with urllib.request.urlopen(request, timeout=60) as response:
                 text = response.read()
         except urllib.error.HTTPError as error:
-            raise Refused(f"{method} {path}: {error.code} {error.read().decode()[:500]}") from error
+            raise RefusedError(f"{method} {path}: {error.code} {error.read().decode()[:500]}") from error
         answer: Json = json.loads(text) if text.startswith(b"{") else {"data": None}
         return answer
 

@@ -77,7 +77,9 @@ def row_word(postgres: PostgresServer, slack: float) -> Word:
         with connection.transaction():
             cursor.execute(b"SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             organisations = dict(rows("SELECT id, name FROM convoy.organisations"))
-            projects = {id: (name, org) for id, name, org in rows("SELECT id, name, organisation_id FROM convoy.projects")}
+            projects = {
+                id: (name, org) for id, name, org in rows("SELECT id, name, organisation_id FROM convoy.projects")
+            }
             events = rows("SELECT project_id, id, source_id FROM convoy.events")
             deliveries = rows(
                 "SELECT project_id, event_id, endpoint_id, status, event_type, extract(epoch FROM created_at)::float8"
