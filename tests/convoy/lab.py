@@ -39,18 +39,22 @@ source = "postgres"
 dsn = "{dsn}"
 interval_seconds = 1
 """
-# The follower's ledger, as `follow` writes it and as `serve` reads it.
-FOLLOWER_CONFIG: Final = """
-[domain]
-source = "ledger"
-[ledger]
-url = "{ledger_url}"
-namespace = "oq-db"
+FOLLOW_CONFIG: Final = """
 [postgres]
 dsn = "{dsn}"
 [follow]
 redis_url = "{ledger_url}"
 look_seconds = 1
+"""
+# The ledger that the follower keeps, exported as any other.
+FOLLOWED_CONFIG: Final = """
+[domain]
+source = "ledger"
+[ledger]
+url = "{ledger_url}"
+namespace = "oq-db"
+[follow]
+namespace = "not-followed-from-here"
 """
 
 
@@ -73,8 +77,8 @@ class Lab:
             self._asynq = stack.enter_context(AsynqPeer(self.convoy.redis.url))
             self._ledger: RedisServer = stack.enter_context(redis_server())
             dsn, url = self.convoy.postgres.dsn(), self.convoy.redis.url
-            followed = FOLLOWER_CONFIG.format(dsn=dsn, ledger_url=self._ledger.url)
-            self._config.write_text(followed)
+            followed = FOLLOWED_CONFIG.format(ledger_url=self._ledger.url)
+            self._config.write_text(FOLLOW_CONFIG.format(dsn=dsn, ledger_url=self._ledger.url))
             self._follower = self._new_follower()
             stack.callback(lambda: self._follower.stop())
             self._follower.start()
