@@ -44,7 +44,6 @@ class Driver:
         self._receiver = receiver
         self._numbers = itertools.count(1)
         self._redis = convoy.redis.client()
-        self._has_deleted = False
         self.endpoints: dict[str, str] = {}
         self.outgoing = self.incoming = self._mask = ""
 
@@ -140,7 +139,6 @@ class Driver:
 
     def delete(self, endpoint: str) -> None:
         """Nothing more is sent to it."""
-        self._has_deleted = True
         self._convoy.call("DELETE", f"/projects/{self.outgoing}/endpoints/{self.endpoints.pop(endpoint)}")
 
     def rename(self, name: str) -> None:
@@ -195,11 +193,12 @@ class Driver:
         wait_until(is_quiet, within=REST_SECONDS, what="Convoy's queues are empty")
 
     def _open(self) -> int:
-        """Tasks that will run still; those for a deleted endpoint are retried for hours, and come to nothing."""
-        lists = [(queue, state) for queue in QUEUES for state in ("pending", "active")]
-        sets = [(queue, state) for queue in QUEUES for state in ("scheduled", "retry")]
-        if self._has_deleted:
-            sets.remove(("CreateEventQueue", "retry"))
-        return sum(self._redis.llen(f"asynq:{{{queue}}}:{state}") for queue, state in lists) + sum(
-            self._redis.zcard(f"asynq:{{{queue}}}:{state}") for queue, state in sets
-        )
+        """Tasks that will run still."""
+        lists = [self._redis.llen(f"asynq:{{{queue}}}:{state}") for queue in QUEUES for state in ("pending", "active")]
+        sets = [self._redis.zcard(f"asynq:{{{queue}}}:{state}") for queue in QUEUES for state in ("scheduled", "retry")]
+        return sum(lists) + sum(sets)
+
+    def wait_for_retries(self, queue: str, count: int) -> None:
+        """Until so many tasks of the queue wait to be tried again."""
+        key = f"asynq:{{{queue}}}:retry"
+        wait_until(lambda: self._redis.zcard(key) >= count, what=f"{count} tasks in retry in {queue}")
