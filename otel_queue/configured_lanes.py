@@ -18,7 +18,6 @@ from otel_queue.lane import Collected, Lane
 from otel_queue.ledger.connect import ledger_reader, ledger_upkeep
 from otel_queue.ledger.families import held_family, ledger_families, tally_families
 from otel_queue.ledger.held import HeldCounters
-from otel_queue.ledger.upkeep import close_each
 from otel_queue.plural import number_of
 from otel_queue.redis_client import connect
 from otel_queue.samples import Family
@@ -213,12 +212,8 @@ def _retention_collector(config: Config) -> Callable[[], Collected]:
         days, projects = config.ledger.retention_days, upkeep.projects()
         through = upkeep.day_before(days) if days else None
 
-        def end(project: str) -> None:
-            if through is not None:
-                upkeep.expire(project, through)
-            upkeep.settle(project)
-
-        refused = {project: error for project, error in close_each(projects, end) if error is not None}
+        ended = upkeep.settle_each(projects, through)
+        refused = {project: error for project, error in ended if isinstance(error, ReadError | WriteError)}
         if not days and refused and all(error.reason == "permission" for error in refused.values()):
             # An exporter may be a user that only reads; somebody else settles then.
             _log.info("ledger: days are not settled by this exporter, which may not write: see docs/security.md")

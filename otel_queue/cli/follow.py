@@ -12,11 +12,15 @@ from typing import TYPE_CHECKING, Any, Final
 from otel_queue.cli import FINDING, FINE, UNREACHABLE
 from otel_queue.cli.options import add_settings, settings_of
 from otel_queue.cli.stopping import stop_on_signals
+from otel_queue.cli.table import table
 from otel_queue.errors import ReadError, WriteError
 
 if TYPE_CHECKING:
+    from otel_queue.config import Config
     from otel_queue.database.follower import Follower, Turn
 
+# Differences that are printed.
+_SHOWN: Final = 20
 _log: Final = logging.getLogger(__name__)
 
 
@@ -24,7 +28,8 @@ def add_command(commands: Any) -> None:
     """Adds `follow`."""
     parser = commands.add_parser("follow", help="keep a ledger equal to the rows of the gateway's database")
     parser.add_argument("--once", action="store_true", help="what is left of the first fill, one look and one sweep")
-    parser.add_argument("--json", action="store_true", help="with --once: what was done as JSON")
+    parser.add_argument("--verify", action="store_true", help="count all rows, compare the ledger with them, end")
+    parser.add_argument("--json", action="store_true", help="with --once or --verify: as JSON")
     add_settings(parser, ("redis", "ledger", "postgres", "follow"))
     parser.set_defaults(run=_run)
 
@@ -33,10 +38,28 @@ def _run(options: argparse.Namespace) -> int:
     from otel_queue.database.follower import Follower
 
     config, stop = settings_of(options), stop_on_signals()
+    if options.verify:
+        return _verify(config, as_json=options.json)
     with contextlib.closing(Follower(config)) as follower:
         if options.once:
             return _once(follower, stop, as_json=options.json)
         return _follow(follower, stop, config.follow.look_seconds)
+
+
+def _verify(config: "Config", *, as_json: bool) -> int:
+    from otel_queue.database.verify import verify
+
+    differences = verify(config)
+    if as_json:
+        print(json.dumps([each._asdict() for each in differences], indent=2))
+    elif differences:
+        rows = ((each.metric, ",".join(each.labels), each.ledger, each.database) for each in differences[:_SHOWN])
+        print(table(("METRIC", "LABELS", "LEDGER", "ROWS"), rows))
+        if len(differences) > _SHOWN:
+            print(f"the first {_SHOWN} of {len(differences)} series; --json has all of them")
+    else:
+        print("the ledger is equal to the rows")
+    return FINDING if differences else FINE
 
 
 def _once(follower: "Follower", stop: threading.Event, *, as_json: bool) -> int:

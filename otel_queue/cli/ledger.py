@@ -1,4 +1,4 @@
-"""`otel-queue ledger`: begin it, look at it, check and repair it, let days go, estimate its series."""
+"""`otel-queue ledger`: begin it, look at it, check and repair it, merge rows, let days go, estimate its series."""
 
 import argparse
 import json
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from typing import Any, Final
 
-from otel_queue.cli import FINDING, FINE
+from otel_queue.cli import FINDING, FINE, merge
 from otel_queue.cli.options import add_settings, settings_of
 from otel_queue.cli.table import table
 from otel_queue.plural import number_of
@@ -18,7 +18,9 @@ _UNLISTED: Final = "unlisted"
 
 def add_command(commands: Any) -> None:
     """Adds `ledger` and what can be done with it."""
-    parser = commands.add_parser("ledger", help="begin, show, check, repair, expire, settle, estimate the ledger")
+    parser = commands.add_parser(
+        "ledger", help="begin, show, check, repair, merge, expire, settle, estimate the ledger"
+    )
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     for name, run, help_text in (
         ("init", _init, "begin the ledger, or change for how long later ids are tracked"),
@@ -51,6 +53,7 @@ def add_command(commands: Any) -> None:
         if name == "expire":
             action.add_argument("--through", required=True, metavar="YYYYMMDD", help="this UTC day and all before")
         add_settings(action, ("redis", "domain", "ledger") if name == "estimate" else ("redis", "ledger"))
+    merge.add_action(actions)
 
 
 def _at_least_one(text: str) -> int:
@@ -181,31 +184,32 @@ def _repair(options: argparse.Namespace) -> int:
 
 
 def _expire(options: argparse.Namespace) -> int:
+    from otel_queue.ledger.upkeep import close_each
+
     upkeep = _upkeep(options)
-    return _each(options, upkeep, "expired", lambda project: number_of(upkeep.expire(project, options.through), "day"))
+    projects = _projects(upkeep, options)
+    expired = close_each(projects, lambda project: upkeep.expire(project, options.through))
+    return _tell(expired, "expired", lambda days: number_of(days, "day"))
 
 
 def _settle(options: argparse.Namespace) -> int:
     upkeep = _upkeep(options)
-
-    def settle(project: str) -> str:
-        ended = upkeep.settle(project)
-        return f"{number_of(ended.days, 'day')}, {number_of(ended.undated, 'undated id')}"
-
-    return _each(options, upkeep, "settled", settle)
+    settled = upkeep.settle_each(_projects(upkeep, options))
+    return _tell(
+        settled, "settled", lambda ended: f"{number_of(ended.days, 'day')}, {number_of(ended.undated, 'undated id')}"
+    )
 
 
-def _each(options: argparse.Namespace, upkeep: Any, done: str, end: Callable[[str], str]) -> int:
-    from otel_queue.errors import OtelQueueError
-    from otel_queue.ledger.upkeep import close_each
+def _tell(each: Iterator[tuple[str, Any]], done: str, words: Callable[[Any], str]) -> int:
+    from otel_queue.errors import ReadError, WriteError
 
     status = FINE
-    for project, ended in close_each(_projects(upkeep, options), end):
-        if isinstance(ended, OtelQueueError):
+    for project, ended in each:
+        if isinstance(ended, ReadError | WriteError):
             print(f"otel-queue: {project}: not {done} ({ended.reason}): {ended}", file=sys.stderr)
             status = FINDING
         else:
-            print(f"{project}: {ended} {done}")
+            print(f"{project}: {words(ended)} {done}")
     return status
 
 

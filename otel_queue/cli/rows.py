@@ -14,7 +14,8 @@ from otel_queue.cli.stopping import stop_on_signals
 from otel_queue.config import Config
 
 if TYPE_CHECKING:  # imported by who runs, so that --help stays quick
-    from otel_queue.ledger.counts import Clock, CountsStore
+    from otel_queue.ledger.administration import Clock
+    from otel_queue.ledger.counts import CountsStore
     from otel_queue.postgres.rows import Rows
     from otel_queue.seeding.pace import Pace
     from otel_queue.seeding.progress import Progress

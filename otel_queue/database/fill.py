@@ -47,7 +47,7 @@ class Fill:
         self.rows.update(events=len(found.events), deliveries=len(found.deliveries), attempts=len(found.attempts))
         place.filled_us = None if found.span.until_us >= self._until_us else found.span.until_us
         if place.filled_us is None:
-            self._target.tracked.mark_swept(place.began_us)
+            self._target.ids.mark_swept(place.began_us)
         place.read_us = found.time_us
 
     def _begin(self, place: Place) -> None:
@@ -61,7 +61,7 @@ class Fill:
             self._first_since(newest_us, horizons[0]) for newest_us in newest
         )
         window = window_at(clock)
-        old = OldRows(self._database, window, clock.now_us).count()
+        old = OldRows(self._database, window, clock.now_us, self._target.hold).count()
         put_old_days(old, self._target, window)
         self._memory.old |= old.in_flight
         self.failures += old.failures

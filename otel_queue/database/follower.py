@@ -24,7 +24,7 @@ from otel_queue.redis_client import connect
 
 _log: Final = logging.getLogger(__name__)
 
-# A follower that died is replaced when its lease ends: so many looks later, and at least so many seconds.
+# A follower that died is replaced when its lease ends: so many looks later, and later than any statement takes.
 _LEASE_LOOKS: Final = 4
 _LEASE_SECONDS: Final = 30.0
 _LINE_SECONDS: Final = 10.0
@@ -41,7 +41,10 @@ class Turn:
 
 
 class Follower:
-    """Follows the database of a configuration. One of several works at a time; the others wait for its lease."""
+    """Follows the database of a configuration. One of several works at a time; the others wait for its lease.
+
+    `looks` counts the looks of this lease.
+    """
 
     def __init__(self, config: Config, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         if config.postgres.dsn is None:
@@ -55,15 +58,16 @@ class Follower:
         )
         self._config = config
         self.target = Target(config)
-        seconds = max(_LEASE_SECONDS, _LEASE_LOOKS * settings.look_seconds)
+        seconds = max(_LEASE_SECONDS + config.postgres.statement_timeout_seconds, _LEASE_LOOKS * settings.look_seconds)
         self.lease = Lease(connect(config.followed.ledger_redis), settings.namespace, seconds)
         self._pace = Pace(old_us=round(settings.old_seconds * 1e6), overlap_us=round(settings.overlap_seconds * 1e6))
+        self._has_begun = False
         self._forget()
 
     def _forget(self) -> None:
         """What another follower may have told meanwhile is not known."""
         self._look = Look(self.database, self.target, self._pace)
-        self._looks = 0
+        self.looks = 0
         self._is_swept = False
         self._sweep_began = 0.0
         self._slices = Slices(self.database, self.target, self._settings.slice_rows)
@@ -75,12 +79,15 @@ class Follower:
         before = self.lease.token
         place = self.lease.take()
         # Another token: somebody else followed meanwhile, or Redis lost ours and perhaps more.
-        if place is not None and self.lease.token != before:
+        self._has_begun = self._has_begun and self.lease.token == before
+        if place is not None and not self._has_begun:
             self.target.close()
             self.target = Target(self._config)
+            self.target.hold = self.lease.keep
             self._forget()
             self.target.begin()
             self.target.begin_after(place.read_us)
+            self._has_begun = True
         return place
 
     def fill_step(self, place: Place) -> Fill:
@@ -101,8 +108,8 @@ class Follower:
 
     def look(self, place: Place) -> Looked:
         """One look, and the place that it led to is kept."""
-        looked = self._look.run(place, whole=self._looks % self._settings.old_every == 0)
-        self._looks += 1
+        looked = self._look.run(place, whole=self.looks % self._settings.old_every == 0)
+        self.looks += 1
         expire_dropped_days(self.database, self.target, place, looked.layout)
         self.lease.keep(place)
         return looked
@@ -122,8 +129,9 @@ class Follower:
         self._sweep.step()
         self.lease.keep()
         if self._sweep.is_over:
-            self.target.tracked.mark_swept(self._sweep.until_us)
-            self.target.settle()
+            self.target.ids.mark_swept(self._sweep.until_us)
+            refused = self.target.settle()
+            self._sweep.swept.failures.update(error.reason for error in refused.values())
         return self._sweep
 
     def turn(self, stop: threading.Event, *, until: float | None = None) -> Turn:
@@ -136,11 +144,13 @@ class Follower:
         turn = Turn(has_lease=place is not None)
         if place is None:
             return turn
+        fill: Fill | None = None
         while place.filled_us is not None:
             if stop.is_set():
                 return turn
             fill = self.fill_step(place)
             self._say(f"first fill: {_words(fill.rows)}", is_last=place.filled_us is None)
+        if fill is not None:
             turn.failures.update(fill.failures)
         turn.looked = self.look(place)
         turn.failures.update(turn.looked.failures)

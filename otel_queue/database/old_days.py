@@ -58,12 +58,16 @@ class OldDays:
 
 
 class OldRows:
-    """Counts what is older than the window, each kind by one GROUP BY, all in one state of the database."""
+    """Counts what is older than the window, each kind by one GROUP BY, all in one state of the database.
 
-    def __init__(self, database: Database, window: Window, time_us: int) -> None:
+    `hold` is called between two statements.
+    """
+
+    def __init__(self, database: Database, window: Window, time_us: int, hold: Callable[[], None]) -> None:
         self._database = database
         self._window = window
         self._time_us = time_us
+        self._hold = hold
         self._sources = Sources()
         self._last_day = day_of(window.midnight_us - 1)
 
@@ -89,14 +93,17 @@ class OldRows:
         bounds = self._bounds(self._window.midnight_us, self._window.first_day)
         for row in reading.fetch(statement("old_deliveries", **bounds)):
             self._add_deliveries(found, row)
+        self._hold()
         del bounds["events_until"]
         for project, day, source, total in reading.fetch(statement("old_events", **bounds)):
             found.of(project, day).counts[event_group(source), EVENTS] += total
+        self._hold()
         bounds = self._bounds(self._window.attempts_since_us + _DAY_US, self._window.first_attempt_day)
         for unused in ("events_until", "last_day"):
             del bounds[unused]
         for project, endpoint, succeeded, http_status, total in reading.fetch(statement("old_attempts", **bounds)):
             self._add_attempts(found, project, endpoint, succeeded, http_status, total)
+        self._hold()
         flying = [
             (row.project, row.id) for row in rows.in_flight(None) if not self._window.holds(row.id, row.created_us)
         ]
@@ -188,16 +195,16 @@ def put_old_days(found: OldDays, target: Target, window: Window) -> None:
     last_day = day_of(window.midnight_us - 1)
     for project, days in sorted(found.days.items()):
         _end_others(target, project, days)
-        target.counts.put(project, days, last_day)
+        target.ids.whole_days.put(project, days, last_day)
         target.upkeep.settle(project)
     for project, attempts in sorted(found.attempts.items()):
-        target.tracked.begin_attempts(project, window.first_attempt_day, attempts)
+        target.ids.begin_attempts(project, window.first_attempt_day, attempts)
     target.write(found.records)
 
 
 def _end_others(target: Target, project: str, days: dict[str, DayCounts]) -> None:
     """A fill that was killed may have put deliveries that have become final since."""
-    for stored, _ in target.tracked.open(project):
+    for stored, _ in target.ids.open(project):
         day = identify(text_of("", stored)).day
         if day in days and stored not in days[day].opened:
             days[day].ended.add(stored)

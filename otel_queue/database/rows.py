@@ -5,17 +5,16 @@ from functools import cache
 from importlib import resources
 from typing import Final, NamedTuple
 
-from otel_queue.database.wanted import ALL, LAST_US, Condition, Span, created, keyed, moment, without_time
+from otel_queue.database.binary import Type, decoded
+from otel_queue.database.wanted import ALL, Condition, Span, created, keyed, moment, without_time
 from otel_queue.postgres.database import Reading, Row
 from otel_queue.postgres.driver import psycopg
 
-# Where the binary times of PostgreSQL begin.
-_YEAR_2000_US: Final = 946_684_800_000_000
 _KEYS_AT_ONCE: Final = 5_000
-_DELIVERY_TYPES: Final = ("text",) * 6 + ("int8", "int8", "bool")
-_EVENT_TYPES: Final = ("text",) * 3 + ("int8",)
-_ATTEMPT_TYPES: Final = ("text",) * 4 + ("bool", "text", "int8")
-_FLIGHT_TYPES: Final = ("text",) * 3 + ("int8",)
+_DELIVERY_TYPES: Final = (*[Type.TEXT] * 6, Type.TIME, Type.TIME, Type.TRUTH)
+_EVENT_TYPES: Final = (*[Type.TEXT] * 3, Type.TIME)
+_ATTEMPT_TYPES: Final = (*[Type.TEXT] * 4, Type.TRUTH, Type.TEXT, Type.TIME)
+_FLIGHT_TYPES: Final = (*[Type.TEXT] * 3, Type.TIME)
 DELIVERIES: Final = "event_deliveries"
 EVENTS: Final = "events"
 ATTEMPTS: Final = "delivery_attempts"
@@ -132,8 +131,7 @@ class Rows:
     def in_flight(self, since_us: int | None) -> Iterator[FlightRow]:
         """Deliveries that are not final: those that were created since then, None for all."""
         wanted = ALL if since_us is None else created(Span(since_us), self._projects)
-        for id_, project, status, created_at in self._copied("in_flight", wanted, _FLIGHT_TYPES):
-            yield FlightRow(id_, project, status, _unix_us(created_at))
+        return map(FlightRow._make, self._copied("in_flight", wanted, _FLIGHT_TYPES))
 
     def deliveries_by_key(self, keys: Iterable[Key]) -> Iterator[DeliveryRow]:
         """The rows that there are of these deliveries, deleted ones too."""
@@ -157,13 +155,13 @@ class Rows:
         """Up to when a slice of so many rows goes: the end of the span at most."""
         end = statement("slice_end", table=_table(table), since=moment(span.since_us), until=moment(span.until_us),
                         rows=rows)  # fmt: skip
-        found = list(self._reading.copied(end, ("int8",)))
-        return max(_unix_us(found[0][0]) or 0, span.since_us + 1) if found else span.until_us
+        found = list(decoded(self._reading.copied(end), (Type.TIME,)))
+        return max(found[0][0] or 0, span.since_us + 1) if found else span.until_us
 
     def newest_us(self, table: str) -> int:
         """When the newest row that can be seen was created; 0 for none."""
-        [(newest,)] = self._reading.copied(statement("newest", table=_table(table)), ("int8",))
-        return _unix_us(newest) or 0
+        [(newest,)] = decoded(self._reading.copied(statement("newest", table=_table(table))), (Type.TIME,))
+        return newest or 0
 
     def _by_key(self, keys: Iterable[Key]) -> Iterator[tuple[Condition, set[Key]]]:
         """Conditions that find the keys, each with the set to which what was found is to be added."""
@@ -176,25 +174,17 @@ class Rows:
                 yield keyed(missed, is_partitioned=True), found
 
     def _deliveries(self, wanted: Condition) -> Iterator[DeliveryRow]:
-        for row in self._copied("deliveries", wanted, _DELIVERY_TYPES):
-            yield DeliveryRow._make((*row[:6], _unix_us(row[6]), _unix_us(row[7]), row[8]))
+        return map(DeliveryRow._make, self._copied("deliveries", wanted, _DELIVERY_TYPES))
 
     def _events(self, wanted: Condition) -> Iterator[EventRow]:
-        for id_, project, source, created_at in self._copied("events", wanted, _EVENT_TYPES):
-            yield EventRow(id_, project, source, _unix_us(created_at))
+        return map(EventRow._make, self._copied("events", wanted, _EVENT_TYPES))
 
     def _attempts(self, wanted: Condition) -> Iterator[AttemptRow]:
-        for row in self._copied("attempts", wanted, _ATTEMPT_TYPES):
-            yield AttemptRow._make((*row[:6], _unix_us(row[6])))
+        return map(AttemptRow._make, self._copied("attempts", wanted, _ATTEMPT_TYPES))
 
-    def _copied(self, name: str, wanted: Condition, types: Sequence[str]) -> Iterator[Row]:
-        return self._reading.copied(statement(name, wanted=wanted), types)
+    def _copied(self, name: str, wanted: Condition, types: Sequence[Type]) -> Iterator[Row]:
+        return decoded(self._reading.copied(statement(name, wanted=wanted)), types)
 
 
 def _table(name: str) -> "psycopg.sql.Identifier":
     return psycopg.sql.Identifier("convoy", name)
-
-
-def _unix_us(binary: int | None) -> int | None:
-    """A row of an older system may say 0001-01-01, before which nothing can be."""
-    return None if binary is None else min(max(binary + _YEAR_2000_US, 0), LAST_US)

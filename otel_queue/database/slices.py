@@ -10,7 +10,7 @@ from otel_queue.database.rows import ATTEMPTS, DELIVERIES, EVENTS, AttemptRow, D
 from otel_queue.database.target import Target, first_attempt_day_of, first_day_of
 from otel_queue.database.wanted import Span
 from otel_queue.errors import ReadError
-from otel_queue.ledger.counts import Clock
+from otel_queue.ledger.administration import Clock
 from otel_queue.ledger.identity import UNDATED, end_of, identify
 from otel_queue.postgres.database import Database
 

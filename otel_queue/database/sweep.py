@@ -1,5 +1,6 @@
 """A sweep: compares every tracked row with what the ledger holds of it, and sets right what differs."""
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,11 +12,15 @@ from otel_queue.database.records import attempt_record, delivery_record, event_r
 from otel_queue.database.rows import DeliveryRow, EventRow, Key
 from otel_queue.database.slices import Slice, Slices, Window, window_at
 from otel_queue.database.target import Target
-from otel_queue.ledger.identity import UNDATED, Identity, end_of, identify, text_of
+from otel_queue.errors import ReadError, WriteError
+from otel_queue.ledger.identity import UNDATED, Identity, identify, text_of
 from otel_queue.ledger.project import Labels
 from otel_queue.ledger.states import DeliveryState, delivery_state, event_state
 from otel_queue.ledger.tracked import Kind, Place
+from otel_queue.ledger.upkeep import close_each
 from otel_queue.lifecycle import STATUSES, UNTOLD, Label, Record, StatusSet
+
+_log: Final = logging.getLogger(__name__)
 
 _UNKNOWN: Final = Labels(None, None, None)
 # Ids that the database is asked about at once.
@@ -23,7 +28,6 @@ _ASKED: Final = 2_000
 # A row is visible this long after its id was made, or it is looked for by its id.
 _SLACK_US: Final = 60_000_000
 _KINDS: Final[tuple[Kind, ...]] = ("delivery", "event")
-_HOUR_US: Final = 3_600_000_000
 
 
 @dataclass(slots=True)
@@ -50,7 +54,6 @@ class Sweep:
         self.is_over = False
         self.swept = Swept()
         self._held: Counter[Place] = Counter()
-        self._compared: set[tuple[str, str]] = set()
 
     def step(self) -> None:
         """The next slice. Raises ReadError and WriteError, after which it can be made again."""
@@ -68,8 +71,9 @@ class Sweep:
         swept.repaired += repaired
         self._held += held
         self.position_us = found.span.until_us
-        self._compare_days()
-        self.is_over = self.position_us >= self.until_us
+        if self.position_us >= self.until_us:
+            self._compare_days()
+            self.is_over = True
 
     def _events(self, found: Slice, held: Counter[Place], repaired: Counter[str]) -> Iterator[Record]:
         rows: dict[Key, EventRow] = {}
@@ -79,7 +83,7 @@ class Sweep:
         states = [
             event_state(place.day, identity.stored, state) if state else None for place, identity, state, _ in looked
         ]
-        told = _by_project(self._target.tracked.sources, looked, states)
+        told = _by_project(self._target.ids.sources, looked, states)
         again: list[tuple[Place, Identity, bytes]] = []
         for row, (place, identity, state, is_closed), parsed in zip(rows.values(), looked, states, strict=True):
             if is_closed:
@@ -87,6 +91,8 @@ class Sweep:
             if parsed is None or state is None:
                 repaired["event missing"] += 1
                 yield event_record(row, found.time_us)
+            elif row.created_us is not None and row.created_us > parsed.time_us + _SLACK_US:
+                continue  # a replay: the event's first row is the one that counts
             else:
                 source = labels.source(_label(self._slices.sources.of(row.key)))
                 if parsed.group and told.get((place.project, parsed.group)) != source:
@@ -102,7 +108,7 @@ class Sweep:
         states = [
             delivery_state(place.day, identity.stored, state) if state else None for place, identity, state, _ in looked
         ]
-        told = _by_project(self._target.tracked.labels, looked, states)
+        told = _by_project(self._target.ids.labels, looked, states)
         again: list[tuple[Place, Identity, bytes]] = []
         for row, (place, identity, state, is_closed), parsed in zip(rows.values(), looked, states, strict=True):
             if is_closed:
@@ -151,26 +157,20 @@ class Sweep:
         return self.until_us - _SLACK_US
 
     def _compare_days(self) -> None:
-        """Days that were passed are to have no id without a row."""
-        is_end = self.position_us >= self.until_us
-        passed_us = self.position_us - _HOUR_US
-        for project in self._target.upkeep.projects():
-            for day in self._target.upkeep.days(project):
-                is_passed = is_end or end_of(day) * 1_000_000 < passed_us
-                if day < self.window.first_day or not is_passed or (project, day) in self._compared:
-                    continue
-                for kind in _KINDS:
-                    self._compare(Place(kind, project, day))
-                self._compared.add((project, day))
-            if is_end:
-                for kind in _KINDS:
-                    self._forget_gone(Place(kind, project, UNDATED))
+        for project, error in close_each(self._target.upkeep.projects(), self._compare_project):
+            if isinstance(error, ReadError | WriteError):
+                _log.warning("follow: ids of project %s are not compared with its rows: %s", project, error)
+                self.swept.failures[error.reason] += 1
 
-    def _compare(self, place: Place) -> None:
-        if self._target.tracked.counted(place) > self._held[place]:
-            held = sum(1 for _ in self._ids(place))
-            if held > self._held[place]:
+    def _compare_project(self, project: str) -> None:
+        """No tracked day is to have an id without a row."""
+        days = [day for day in self._target.ids.days(project) if day >= self.window.first_day]
+        for place, counted in self._target.ids.counted_days(project, days).items():
+            # Counts have the newest ids as well, so those that are compared are counted one by one.
+            if counted > self._held[place] and sum(1 for _ in self._ids(place)) > self._held[place]:
                 self._forget_gone(place)
+        for kind in _KINDS:
+            self._forget_gone(Place(kind, project, UNDATED))
 
     def _ids(self, place: Place) -> Iterator[tuple[Identity, bytes]]:
         """What is held in a place, but for ids that are so new that their rows may not have been read."""

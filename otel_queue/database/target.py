@@ -1,7 +1,7 @@
 """The follower's ledger: records into it, what it holds of rows, and what it is to forget."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -9,12 +9,13 @@ from typing import Final
 
 from otel_queue.config import Config
 from otel_queue.errors import ReadError, WriteError
-from otel_queue.ledger.connect import ledger_counts, ledger_store, ledger_tracked, ledger_upkeep
+from otel_queue.ledger.administration import Clock
+from otel_queue.ledger.connect import ledger_side, ledger_store, ledger_upkeep
 from otel_queue.ledger.contract import Contract, Rule
-from otel_queue.ledger.counts import Clock
 from otel_queue.ledger.identity import Identity, day_of, identify
 from otel_queue.ledger.store import OF_ONE_PROJECT, Written
 from otel_queue.ledger.tracked import Held, Kind, Place
+from otel_queue.ledger.upkeep import close_each
 from otel_queue.lifecycle import Record
 
 _WRITE_SECONDS: Final = 30.0
@@ -35,21 +36,24 @@ class Told:
 
 
 class Target:
-    """The ledger of `config.followed`. Every method may be repeated, and raises ReadError or WriteError."""
+    """The ledger of `config.followed`. Every method may be repeated, and raises ReadError or WriteError.
+
+    `hold` is called between the parts of what takes long: it prolongs the follower's lease, or raises that it is lost.
+    """
 
     def __init__(self, config: Config) -> None:
         followed = config.followed
         self._config = config
         self._store = ledger_store(followed)
-        self.tracked = ledger_tracked(followed)
-        self.counts = ledger_counts(followed)
-        self.upkeep = ledger_upkeep(followed)
+        self.ids = ledger_side(followed)
+        self.upkeep = self.ids.upkeep
         self._last_us = 0
+        self.hold: Callable[[], None] = lambda: None
 
     def begin(self) -> None:
         """Begins the ledger, if it was not: under the rules of the workers' ledger, so that both can be compared."""
         try:
-            self.counts.clock()
+            self.ids.clock()
         except ReadError as error:
             if error.reason != "no_birth":
                 raise
@@ -67,7 +71,7 @@ class Target:
 
     def clock(self) -> Clock:
         """The contract, and a time for records: by Redis, and later than any that was given before."""
-        clock = self.counts.clock()
+        clock = self.ids.clock()
         self._last_us = max(self._last_us + 1, clock.now_us)
         return clock._replace(now_us=self._last_us)
 
@@ -79,6 +83,7 @@ class Target:
         """Writes all records, those of a project that refuses them excepted; a failure of a server is raised."""
         told, remaining = Told(), iter(records)
         while chunk := list(islice(remaining, _AT_ONCE)):
+            self.hold()
             deadline = time.monotonic() + _WRITE_SECONDS
             outcomes = self._store.write_each((each for each in chunk if each.project not in told.refused), deadline)
             for project, outcome in outcomes.items():
@@ -98,7 +103,7 @@ class Target:
         wanted: dict[Place, list[Identity]] = {}
         for place, identity in places:
             wanted.setdefault(place, []).append(identity)
-        found = self.tracked.find(wanted)
+        found = self.ids.find(wanted)
         states = {place: iter(held.states) for place, held in found.items()}
         return [(place, identity, next(states[place]), _is_closed(found[place])) for place, identity in places]
 
@@ -107,7 +112,7 @@ class Target:
         by_place: dict[Place, list[tuple[Identity, bytes]]] = {}
         for place, identity, state in found:
             by_place.setdefault(place, []).append((identity, state))
-        return sum(sum(self.tracked.forget(place, held)) for place, held in by_place.items())
+        return sum(sum(self.ids.forget(place, held)) for place, held in by_place.items())
 
     def forget_rows(self, kind: Kind, keys: Sequence[Key]) -> int:
         """Takes out what is held of rows that are gone; how many were held."""
@@ -118,17 +123,20 @@ class Target:
 
     def held_ids(self, place: Place) -> Iterator[tuple[bytes, bytes]]:
         """Stored ids and states of all that is held in a place."""
-        return self.tracked.ids(place)
+        return self.ids.ids(place)
 
-    def settle(self) -> None:
-        """Ends what is due in every project: days past their tracking, undated ids, groups without a count."""
-        for project in self.upkeep.projects():
-            self.upkeep.settle(project)
+    def settle(self) -> dict[str, ReadError | WriteError]:
+        """Ends what is due in every project: days past their tracking, undated ids, groups without a count.
+
+        A project that refuses it holds up no other one; those are returned, each with the reason.
+        """
+        closed = close_each(self.upkeep.projects(), self.upkeep.settle)
+        return {project: error for project, error in closed if isinstance(error, ReadError | WriteError)}
 
     def close(self) -> None:
         """Ends the connections; a later call opens new ones."""
-        for part in (self._store, self.tracked, self.counts, self.upkeep):
-            part.close()
+        self._store.close()
+        self.ids.close()
 
 
 def first_day_of(clock: Clock) -> str:

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 from otel_queue import labels
 from otel_queue.ledger.identity import identify
 from otel_queue.ledger.keys import Keys, ProjectKeys
+from otel_queue.ledger.scripts import Word
 from otel_queue.lifecycle import (
     STATUSES,
     UNTOLD,
@@ -29,8 +30,6 @@ _WORDS: Final = {"record_deliveries": 10, "record_events": 4, "record_attempts":
 # Redis unpacks the arguments of a call onto Lua's stack, and a long call holds everybody else up.
 MOST_RECORDS: Final = 256
 _LABELS_KEPT: Final = 16_384
-
-Word = bytes | str | int
 
 
 class Call(NamedTuple):

@@ -8,6 +8,7 @@ from typing import Final
 from otel_queue.config import Config, RedisConfig
 from otel_queue.ledger.counts import CountsStore
 from otel_queue.ledger.guard import GuardedLink
+from otel_queue.ledger.merge import Side
 from otel_queue.ledger.reader import LedgerReader
 from otel_queue.ledger.store import LedgerStore
 from otel_queue.ledger.tracked import Tracked
@@ -17,6 +18,8 @@ from otel_queue.shard import WHOLE, Shard
 
 # A person waits longer for a first read of everything than a scrape does.
 _PATIENCE_SECONDS: Final = 60.0
+# The counts of a large day take a while to be put.
+_PUT_SECONDS: Final = 30.0
 
 
 def ledger_store(config: Config, redis: RedisConfig | None = None) -> LedgerStore:
@@ -28,7 +31,7 @@ def ledger_store(config: Config, redis: RedisConfig | None = None) -> LedgerStor
 def ledger_counts(config: Config) -> CountsStore:
     """A store of counts on a connection of its own."""
     link = _guarded(config, config.ledger_redis)
-    return CountsStore(link, namespace=config.ledger.namespace)
+    return CountsStore(link, namespace=config.ledger.namespace, timeout_seconds=_PUT_SECONDS)
 
 
 def _guarded(config: Config, redis: RedisConfig) -> PlacedLink:
@@ -54,3 +57,10 @@ def ledger_tracked(config: Config) -> Tracked:
 def ledger_upkeep(config: Config) -> Upkeep:
     """Upkeep on a connection of its own."""
     return Upkeep(connect(config.ledger_redis), namespace=config.ledger.namespace)
+
+
+def ledger_side(config: Config) -> Side:
+    """A ledger as a merge needs it, called by its namespace and Redis."""
+    name = f"ledger {config.ledger.namespace!r} at {config.ledger_redis.location}"
+    parts = ledger_store(config), ledger_counts(config), ledger_upkeep(config)
+    return Side(name, connect(config.ledger_redis), *parts, namespace=config.ledger.namespace)

@@ -6,23 +6,15 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from otel_queue.errors import WriteError
-from otel_queue.ledger.contract import Contract, read_contract
-from otel_queue.ledger.exchange import Exchange, call_of
-from otel_queue.ledger.keys import SETTLED, Keys, ProjectKeys
+from otel_queue.ledger.administration import Administration
+from otel_queue.ledger.keys import SETTLED, ProjectKeys
 from otel_queue.ledger.states import in_processing, row_state
-from otel_queue.redis_client import RedisLink, array, integer, request, scored, taking_apart, text, time_us
+from otel_queue.redis_client import array, integer, request, scored, taking_apart, text
 
 EVENTS: Final = "e"
 # Groups in a call, which holds everybody else up.
 _MOST_GROUPS: Final = 256
 _TRIES: Final = 10
-
-
-class Clock(NamedTuple):
-    """The ledger's contract, and its time by Redis (Unix microseconds)."""
-
-    contract: Contract
-    now_us: int
 
 
 class Opened(NamedTuple):
@@ -39,7 +31,7 @@ class DayCounts:
     """What a day is to hold, by the labels of groups (`batches.delivery_group`, `event_group`).
 
     `counts` is by group and status rank, or `EVENTS`; `processing` are (group, creation time, stored id). Of a settled
-    day `opened` are deliveries that are to be known singly, by their stored ids, and `ended` those that are not any more.
+    day `opened` are deliveries that are to be known singly, by stored ids, and `ended` those that are not any more.
     """
 
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -76,25 +68,8 @@ class _Look(NamedTuple):
     scores: Mapping[str, float]
 
 
-class CountsStore:
+class CountsStore(Administration):
     """Puts counts, each day at once. Putting the same again ends the same. Raises ReadError and WriteError."""
-
-    def __init__(
-        self,
-        link: RedisLink,
-        *,
-        namespace: str = "oq",
-        timeout_seconds: float = 30.0,
-    ) -> None:
-        self._exchange = Exchange(link, timeout_seconds)
-        self.keys = Keys(namespace)
-
-    @taking_apart("the ledger's clock")
-    def clock(self) -> Clock:
-        """The contract and the time now. Raises ReadError with reason `no_birth` for a ledger that was not begun."""
-        key = self.keys.contract
-        contract = self._exchange.run(read_contract(self.keys), key)
-        return Clock(contract, time_us(self._exchange.one(request(key, [("TIME",)]))))
 
     @taking_apart("what the ledger has of old days")
     def put(self, project: str, days: Mapping[str, DayCounts], through: str) -> Put:
@@ -134,17 +109,13 @@ class CountsStore:
         self._announce(project)
         return is_put
 
-    def close(self) -> None:
-        """Ends the connections; a later call opens new ones."""
-        self._exchange.close()
-
     def _number(self, of: ProjectKeys, groups: Iterable[str]) -> dict[str, int]:
         ordered = sorted(groups)
         numbers: dict[str, int] = {}
-        contract = self._exchange.run(read_contract(self.keys), self.keys.contract).text()
+        contract = self.contract().text()
         for start in range(0, max(len(ordered), 1), _MOST_GROUPS):
             chunk = ordered[start : start + _MOST_GROUPS]
-            found = self._exchange.call("number_groups", (of.meta, of.groups), (contract, "undated", *chunk))
+            found = self._call("number_groups", (of.meta, of.groups), (contract, "undated", *chunk))
             numbers.update(zip(chunk, (integer(number) for number in array(found)), strict=True))
         return numbers
 
@@ -153,22 +124,15 @@ class CountsStore:
             ("HMGET", of.meta, "expired", "folded", "approximate"),
             ("ZRANGE", of.days, 0, -1, "WITHSCORES"),
         ]
-        marks, scores = self._exchange.ask([request(of.meta, commands)])[0]
+        marks, scores = self._ask([request(of.meta, commands)])[0]
         expired, folded, approximate = ((text(mark) or b"").decode() for mark in array(marks))
         return _Look(expired, folded, approximate, {day.decode(): score for day, score in scored(scores)})
 
     def _mark(self, of: ProjectKeys, day: str) -> None:
         """Before the counts: they never look exact when they are not."""
         # Without a sequence the project's readers would call it lost.
-        self._exchange.one(
-            request(of.meta, [("HSETNX", of.meta, "sequence", 0), ("HSET", of.meta, "approximate", day)])
-        )
-
-    def _announce(self, project: str) -> None:
-        try:
-            self._exchange.call("announce", (self.keys.projects,), (project,))
-        except WriteError as error:
-            raise WriteError("registry", f"{self.keys.projects.decode()}: {error}") from error
+        self._one(of.meta, "HSETNX", of.meta, "sequence", 0)
+        self._one(of.meta, "HSET", of.meta, "approximate", day)
 
     def _replace(self, of: ProjectKeys, day: str, wanted: DayCounts, look: _Look, numbers: Mapping[str, int]) -> bool:
         fields: Counter[str] = Counter()
@@ -184,8 +148,8 @@ class CountsStore:
             known += (id_, b"")
         keys = (of.meta, of.days, of.counts(day), of.processing(day))
         sizes = (len(pairs) // 2, len(members))
-        call = call_of("replace_counts", keys, ("", day, score, *sizes, *pairs, *sorted(members), *known))
-        return bool(self._exchange.one(call))
+        words = ("", day, score, *sizes, *pairs, *sorted(members), *known)
+        return bool(self._call("replace_counts", keys, words))
 
 
 def _arrange(days: Mapping[str, DayCounts], look: _Look, through: str) -> tuple[dict[str, DayCounts], list[str]]:

@@ -1,9 +1,14 @@
 """The ledger's Lua scripts, as they travel: loaded once per server, called by their hash."""
 
 import hashlib
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib import resources
 from typing import Final, NamedTuple
+
+from otel_queue.redis_client import ErrorReply, Reply, Request, pack
+
+Word = bytes | str | int
 
 # What scripts share, which is put before their text: the contract; states of ids; what those have that look for ids or
 # number groups, and those that close days.
@@ -41,3 +46,18 @@ def script(name: str) -> Script:
     folder = resources.files(__package__)
     text = b"".join((folder / f"{part}.lua").read_bytes() for part in (*_BEFORE.get(name, ()), name))
     return Script(text, hashlib.sha1(text, usedforsecurity=False).hexdigest().encode())
+
+
+def call_of(name: str, keys: Sequence[bytes], arguments: Iterable[Word]) -> Request:
+    """A call of the script in NAME.lua by its hash; all keys are in one slot."""
+    return Request(keys[0], pack("EVALSHA", script(name).sha, len(keys), *keys, *arguments), 1)
+
+
+def loading(name: str, call: Request) -> Request:
+    """The call again, for a server that does not know the script: its text first."""
+    return Request(call.key, pack("SCRIPT", "LOAD", script(name).text) + call.packed, 2)
+
+
+def is_unknown(reply: Reply) -> bool:
+    """Whether a server did not know the script that was called."""
+    return isinstance(reply, ErrorReply) and str(reply).startswith("NOSCRIPT")

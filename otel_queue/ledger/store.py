@@ -12,11 +12,10 @@ from otel_queue.errors import ReadError, WriteError
 from otel_queue.ledger.batches import Call, calls
 from otel_queue.ledger.contract import REFUSED, read_contract, refusal
 from otel_queue.ledger.keys import Keys
-from otel_queue.ledger.scripts import script
+from otel_queue.ledger.scripts import call_of, is_unknown, loading
 from otel_queue.lifecycle import Record
-from otel_queue.redis_client import ErrorReply, PlacedLink, Reply, Request, Rounds, pack
+from otel_queue.redis_client import ErrorReply, PlacedLink, Reply, Request, Rounds
 
-_NO_SCRIPT: Final = "NOSCRIPT"
 # Records that travel together: Redis works on one share while the next one is made.
 _SHARE: Final = 512
 # Redis refused a script call, perhaps because of what a project's keys hold: that is no outage for the others.
@@ -106,7 +105,7 @@ class LedgerStore:
 
     def _loaded(self, share: Sequence[Call], replies: list[Reply], deadline: float) -> list[Reply]:
         """The replies; a call whose server had lost its script is made again, with the script."""
-        missing = [index for index, reply in enumerate(replies) if _is_missing_script(reply)]
+        missing = [index for index, reply in enumerate(replies) if is_unknown(reply)]
         if missing:
             again = self._exchange([_load_and_eval(share[index]) for index in missing], deadline)
             for index, reply in zip(missing, again, strict=True):
@@ -183,17 +182,11 @@ def _next_share(remaining: Iterator[Call]) -> list[Call]:
 
 
 def _evalsha(call: Call) -> Request:
-    sha = script(call.script).sha
-    return Request(call.keys[0], pack("EVALSHA", sha, len(call.keys), *call.keys, *call.arguments), 1)
+    return call_of(call.script, call.keys, call.arguments)
 
 
 def _load_and_eval(call: Call) -> Request:
-    load, again = pack("SCRIPT", "LOAD", script(call.script).text), _evalsha(call)
-    return Request(again.key, load + again.packed, 2)
-
-
-def _is_missing_script(reply: Reply) -> bool:
-    return isinstance(reply, ErrorReply) and str(reply).startswith(_NO_SCRIPT)
+    return loading(call.script, _evalsha(call))
 
 
 def _is_without_contract(reply: Reply) -> bool:

@@ -1,24 +1,20 @@
-"""Upkeep of the ledger: its contract, retention, and the check of its counts against what it tracks."""
+"""Upkeep of the ledger: its contract, and the days that end."""
 
 import re
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Final, NamedTuple, TypeVar
 
 from otel_queue.errors import OtelQueueError, ReadError, WriteError
-from otel_queue.ledger.contract import Contract, Rule, parse_contract, read_contract
-from otel_queue.ledger.exchange import NODES_OF_A_LEVEL, Exchange, accepted
-from otel_queue.ledger.identity import UNDATED, day_of, days_up_to, end_of, number_of_day
-from otel_queue.ledger.keys import ATTEMPTS, SETTLED, Keys, ProjectKeys
-from otel_queue.ledger.project import PROCESSING
-from otel_queue.ledger.states import delivery_state, event_state, in_processing
-from otel_queue.redis_client import RedisLink, array, integer, names, request, scored, taking_apart, text, time_us
+from otel_queue.ledger.administration import NODES_OF_A_LEVEL, Clock, Marks, accepted, dated, marks_of
+from otel_queue.ledger.check import Check
+from otel_queue.ledger.contract import Contract, Rule, parse_contract
+from otel_queue.ledger.identity import UNDATED, days_up_to, end_of, number_of_day
+from otel_queue.ledger.keys import SETTLED, ProjectKeys
+from otel_queue.redis_client import Reply, Request, array, integer, names, request, scored, taking_apart, text
 
 _T = TypeVar("_T")
-_DAY_US: Final = 86_400_000_000
 # A rule begins so many days ahead: no id of that day is known yet.
 _DAYS_AHEAD: Final = 2
 _WHAT: Final = "what the ledger has of days"
@@ -27,25 +23,12 @@ _FOLDED_AFTER_DAYS: Final = 400
 # A call holds everybody else up: nodes, or ids, that one looks at.
 _NODES_AT_ONCE: Final = 64
 _IDS_AT_ONCE: Final = 512
+# Projects that are looked at in one round trip.
+_PROJECTS_AT_ONCE: Final = 500
 # How far back days are looked for that are not listed.
 _DAYS_BACK: Final = 1_100
 # Reasons for which the next project is not tried either: it would wait as long.
 _UNANSWERED: Final = frozenset({"connection", "timeout"})
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """A count that is not what the tracked ids add up to. `what` is a delivery status rank, or `e` for events.
-
-    Where the index of deliveries in processing is off, `counted` is how many it has of the group.
-    """
-
-    project: str
-    day: str
-    group: int
-    what: str
-    counted: int
-    tracked: int
 
 
 class Settled(NamedTuple):
@@ -57,26 +40,21 @@ class Settled(NamedTuple):
     groups: int
 
 
-class _Day(NamedTuple):
-    """A day's counts and index, what its tracked ids say they should be, and the score it was looked at with.
+class _Due(NamedTuple):
+    """Days of a project to settle and to fold, the last settled day after that, and whether undated ids go with it."""
 
-    `ids` is how many ids it has, the forgotten ones too: a day without any is not tracked (any more).
-    """
-
-    counted: Mapping[str, int]
-    indexed: set[bytes]
-    tracked: Counter[str]
-    processing: set[bytes]
-    ids: int
-    score: float
+    expires: bool
+    past: list[str]
+    folded: list[str]
+    settled: str
+    has_undated: bool
 
 
-class Upkeep:
+_NOTHING: Final = Settled(0, 0, 0, 0)
+
+
+class Upkeep(Check):
     """Operations of an operator or a nightly job. Each may be repeated; each raises ReadError or WriteError."""
-
-    def __init__(self, link: RedisLink, *, namespace: str = "oq", timeout_seconds: float = 10.0) -> None:
-        self._exchange = Exchange(link, timeout_seconds)
-        self.keys = Keys(namespace)
 
     def begin(self, rule: Rule | None = None, max_skew_us: int = 5_000_000) -> bool:
         """Writes the contract of a ledger that begins now, by Redis's clock; False if it has one.
@@ -93,12 +71,8 @@ class Upkeep:
         else:
             return False
         kept = max((contract.text() for contract in self._of_projects()), key=len, default=None)
-        text = kept or Contract(self._now_us(), max_skew_us, (rule or Rule(),)).text()
-        return self._exchange.one(request(key, [("SET", key, text, "NX")])) is not None
-
-    def contract(self) -> Contract:
-        """The ledger's contract; raises ReadError with reason `no_birth` where it has none."""
-        return self._exchange.run(read_contract(self.keys), self.keys.contract)
+        text = kept or Contract(self.now_us(), max_skew_us, (rule or Rule(),)).text()
+        return self._one(key, "SET", key, text, "NX") is not None
 
     def add_rule(self, rule: Rule) -> Contract:
         """Makes the rule hold for ids from the day after tomorrow on, and gives it to every project.
@@ -110,43 +84,18 @@ class Upkeep:
         grown = held
         if replace(rule, from_day=held.rules[-1].from_day) != held.rules[-1]:
             grown = replace(held, rules=(*held.rules, replace(rule, from_day=self.day_before(-_DAYS_AHEAD))))
-            self._exchange.one(request(key, [("SET", key, grown.text(), "XX")]))
-        for project in self.projects():
-            of = self.keys.project(project)
-            # Naming no group numbers none, and brings the contract along.
-            self._exchange.call("number_groups", (of.meta, of.groups), (grown.text(), UNDATED))
+            self._one(key, "SET", key, grown.text(), "XX")
+        own = map(self.keys.project, self.projects())
+        # Naming no group numbers none, and brings the contract along.
+        self._calls("number_groups", (((of.meta, of.groups), (grown.text(), UNDATED)) for of in own))
         return grown
 
     def _of_projects(self) -> Iterator[Contract]:
-        for project in self.projects():
-            meta = self.keys.project(project).meta
-            told = text(self._exchange.one(request(meta, [("HGET", meta, "contract")])))
+        metas = [self.keys.project(project).meta for project in self.projects()]
+        for answer in self._ask([request(meta, [("HGET", meta, "contract")]) for meta in metas]):
+            told = text(accepted(answer[0]))
             if told is not None:
                 yield parse_contract(told)
-
-    def day_before(self, days: int) -> str:
-        """The UTC day `days` before today, YYYYMMDD, by Redis's clock."""
-        return day_of(self._now_us() - days * _DAY_US)
-
-    def _now_us(self) -> int:
-        return time_us(self._exchange.one(request(self.keys.contract, [("TIME",)])))
-
-    def close(self) -> None:
-        """Ends the connections; a later operation opens new ones."""
-        self._exchange.close()
-
-    def projects(self) -> list[str]:
-        """The registered projects, sorted."""
-        reply = self._exchange.one(request(self.keys.projects, [("ZRANGE", self.keys.projects, 0, -1)]))
-        return sorted(name.decode("utf-8", "replace") for name in names(reply))
-
-    @taking_apart(_WHAT)
-    def days(self, project: str, *, with_settled: bool = False) -> dict[str, float]:
-        """The dated days of a project with counts, in order, and the sequence number of their last change."""
-        key = self.keys.project(project).days
-        reply = self._exchange.one(request(key, [("ZRANGE", key, 0, -1, "WITHSCORES")]))
-        found = {member.decode(): score for member, score in scored(reply)}
-        return {day: found[day] for day in sorted(found) if day != ATTEMPTS and (with_settled or day != SETTLED)}
 
     @taking_apart(_WHAT)
     def unlisted(self, project: str) -> list[str]:
@@ -159,7 +108,7 @@ class Upkeep:
         commands: list[tuple[bytes | str | int, ...]] = [("EXISTS", of.stored(day)) for day in days]
         # In this order a day that begins or expires meanwhile is not mistaken for one.
         commands += [("ZRANGE", of.days, 0, -1), ("HGET", of.meta, "expired")]
-        *found, members, expired = self._exchange.ask([request(of.meta, commands)])[0]
+        *found, members, expired = self._ask([request(of.meta, commands)])[0]
         listed, closed = {member.decode() for member in names(members)}, (text(expired) or b"").decode()
         held = [day for day, exists in zip(days, found, strict=True) if integer(exists)]
         return [day for day in held if day not in listed and day > closed]
@@ -169,9 +118,10 @@ class Upkeep:
         """Lists the days that are unlisted, as they are; returns which."""
         of = self.keys.project(project)
         days = self.unlisted(project)
-        answers = array(self._exchange.call("list_days", (of.meta, of.days, *map(of.stored, days)), days))
+        answers = array(self._call("list_days", (of.meta, of.days, *map(of.stored, days)), days))
         listed = [day for day, was_listed in zip(days, answers, strict=True) if was_listed == 1]
-        self._announce(project, bool(listed))
+        if listed:
+            self._announce(project)
         return listed
 
     def expire(self, project: str, through: str) -> int:
@@ -180,49 +130,75 @@ class Upkeep:
         Closed for good: raises OtelQueueError, and closes nothing, unless `through` is over by Redis's clock.
         """
         self._refuse_today(through)
+        return self._expire(project, through)
+
+    def _expire(self, project: str, through: str) -> int:
         of = self.keys.project(project)
-        return self._announce(project, integer(self._exchange.call("expire_day", (of.meta, of.days), ("", through))))
+        had = integer(self._call("expire_day", (of.meta, of.days), ("", through)))
+        if had:
+            self._announce(project)
+        return had
 
-    def _announce(self, project: str, changed: int) -> int:
-        """Tells readers of a project that changed; returns `changed`."""
-        if changed:
-            # Where a full Redis refuses it, readers find the change when they next look at the project.
-            with suppress(WriteError):
-                self._exchange.call("announce", (self.keys.projects,), (project,))
-        return changed
-
-    @taking_apart(_WHAT)
     def settle(self, project: str) -> Settled:
         """Ends what is due in a project: days past their tracking, old days, undated ids, groups without a count.
 
         Nothing that is exported changes by it. May be ended at any point, and repeated; any number may run at a time.
         """
-        contract, now, of = self.contract(), self._now_us() // 1_000_000, self.keys.project(project)
+        [(_, settled)] = self.settle_each([project])
+        if not isinstance(settled, Settled):
+            raise settled
+        return settled
 
-        def is_past(day: str) -> bool:
-            return end_of(day) + contract.rule_of(day).track_days * 86_400 < now
+    def settle_each(
+        self, projects: Sequence[str], through: str | None = None
+    ) -> Iterator[tuple[str, Settled | ReadError | WriteError]]:
+        """Settles each project, and expires its days up to `through` before, where that is given and is over.
 
-        settled_before, days = self._settled_through(of), list(self.days(project))
-        past = [day for day in days if day > settled_before and is_past(day)]
-        for day in past:
+        A project where nothing is due costs one request, and many of them share a round trip. One that is refused, or
+        whose node does not answer, comes with its error; others have their turn. Raises as `close_each`.
+        """
+        clock = self.clock()
+        for start in range(0, len(projects), _PROJECTS_AT_ONCE):
+            chunk = projects[start : start + _PROJECTS_AT_ONCE]
+            looks = dict(zip(chunk, self._each(list(map(self._look, chunk))), strict=True))
+            for project, look in looks.items():
+                if isinstance(look, ReadError):
+                    yield project, look
+                    continue
+
+                def end(project: str, look: list[Reply] = look) -> Settled:
+                    due = _due(look, clock, through)
+                    return _NOTHING if due is None else self._end(project, due, through)
+
+                yield from close_each([project], end)
+
+    def _look(self, project: str) -> Request:
+        of = self.keys.project(project)
+        listed = ("ZRANGE", of.days, 0, -1, "WITHSCORES")
+        first = ("ZRANGE", of.undated, 0, 0, "WITHSCORES")
+        return request(of.meta, [("HMGET", of.meta, *Marks._fields), listed, first])
+
+    @taking_apart(_WHAT)
+    def _end(self, project: str, due: _Due, through: str | None) -> Settled:
+        of = self.keys.project(project)
+        if due.expires and through is not None:
+            self._expire(project, through)
+        for day in due.past:
             self._settle_day(of, day)
-        settled_now = max([settled_before, *past])
-        folded = [day for day in days if day <= settled_now and end_of(day) + _FOLDED_AFTER_DAYS * 86_400 < now]
-        for day in folded:
-            self._exchange.call("fold_day", (of.meta, of.days), ("", day))
-        self._announce(project, len(folded))
-        undated = self._end_undated(of, settled_now) if settled_now and self._has_undated(of) else 0
-        return Settled(len(past), len(folded), undated, self.free_groups(project) if past or folded or undated else 0)
-
-    def _settled_through(self, of: ProjectKeys) -> str:
-        return (text(self._exchange.one(request(of.meta, [("HGET", of.meta, "settled")]))) or b"").decode()
+        for day in due.folded:
+            self._call("fold_day", (of.meta, of.days), ("", day))
+        if due.folded:
+            self._announce(project)
+        undated = self._end_undated(of, due.settled) if due.has_undated else 0
+        has_ended = due.past or due.folded or undated
+        return Settled(len(due.past), len(due.folded), undated, self.free_groups(project) if has_ended else 0)
 
     def _settle_day(self, of: ProjectKeys, day: str) -> None:
         first = 0
         for nodes in (1, *NODES_OF_A_LEVEL):
             starts = range(first, first + nodes, _NODES_AT_ONCE)
             full = [
-                self._exchange.call(
+                self._call(
                     "keep_open",
                     (of.meta, of.deliveries(day)),
                     ("", day, start, min(start + _NODES_AT_ONCE, first + nodes) - 1),
@@ -232,14 +208,11 @@ class Upkeep:
             if not any(full):
                 break
             first += nodes
-        self._exchange.call("settle_day", (of.meta, of.deliveries(day), of.events(day)), ("", day))
-
-    def _has_undated(self, of: ProjectKeys) -> bool:
-        return integer(self._exchange.one(request(of.undated, [("EXISTS", of.undated)]))) == 1
+        self._call("settle_day", (of.meta, of.deliveries(day), of.events(day)), ("", day))
 
     def _end_undated(self, of: ProjectKeys, through: str) -> int:
         ended = 0
-        while looked := integer(self._exchange.call("end_undated", (of.meta,), ("", through, _IDS_AT_ONCE))):
+        while looked := integer(self._call("end_undated", (of.meta,), ("", through, _IDS_AT_ONCE))):
             ended += looked
         return ended
 
@@ -248,16 +221,16 @@ class Upkeep:
         if self.unlisted(project):
             return 0
         of = self.keys.project(project)
-        sequence = text(self._exchange.one(request(of.meta, [("HGET", of.meta, "sequence")])))
+        sequence = text(self._one(of.meta, "HGET", of.meta, "sequence"))
         days = [*self.days(project), SETTLED]
         commands = [("HKEYS", of.groups), *(("HKEYS", of.counts(day)) for day in days)]
-        held, *counted = (names(accepted(reply)) for reply in self._exchange.ask([request(of.meta, commands)])[0])
+        held, *counted = (names(accepted(reply)) for reply in self._ask([request(of.meta, commands)])[0])
         used = {field.partition(b":")[0] for fields in counted for field in fields}
         unused = [name[1:] for name in held if name.startswith(b"#") and name[1:] not in used]
         freed = 0
         for start in range(0, len(unused), _IDS_AT_ONCE):
             words = ("", "", sequence or "", *unused[start : start + _IDS_AT_ONCE])
-            freed += integer(self._exchange.call("free_groups", (of.meta, of.groups), words))
+            freed += integer(self._call("free_groups", (of.meta, of.groups), words))
         return freed
 
     def _refuse_today(self, through: str) -> None:
@@ -270,92 +243,25 @@ class Upkeep:
                 "before today can be"
             )
 
-    def check(self, project: str) -> list[Difference]:
-        """Compares each day's counts and index with its tracked deliveries and events; reads every one of them.
 
-        Settled counts cannot be checked, nor days whose tracking has ended: their deliveries are no longer held. A day
-        that changes meanwhile is looked at again.
-        """
-        return [difference for day in self.days(project) for difference in self.check_day(project, day)]
-
-    @taking_apart(_WHAT)
-    def check_day(self, project: str, day: str) -> list[Difference]:
-        """As `check`, of one day. Raises ReadError with reason `busy` for a day that changes all the time."""
-        if day <= self._settled_through(self.keys.project(project)):
-            return []
-        held = self._stable(project, day)
-        if not held.ids:
-            return []  # no longer tracked, and not settled yet: nothing says that the counts are wrong
-        off = [(field, held.counted.get(field, 0), held.tracked[field]) for field in {*held.counted, *held.tracked}]
-        found = [_difference(project, day, *each) for each in sorted(off) if each[1] != each[2]]
-        for group in sorted({member[:4] for member in held.indexed ^ held.processing}):
-            indexed, processing = (
-                sum(member.startswith(group) for member in members) for members in (held.indexed, held.processing)
-            )
-            field = f"{int.from_bytes(group, 'big')}:{PROCESSING}"
-            found.append(_difference(project, day, field, indexed, processing))
-        return found
-
-    @taking_apart(_WHAT)
-    def repair(self, project: str, day: str) -> bool:
-        """Counts a day anew from what is tracked; False if it changed meanwhile and is to be repaired again.
-
-        Raises ReadError with reason `untracked` for a day of which nothing is tracked (any more): its counts would go.
-        """
-        held = self._stable(project, day)
-        if not held.ids or day <= self._settled_through(self.keys.project(project)):
-            raise ReadError("untracked", f"{project} {day} has no tracked ids; its counts cannot be made from them")
-        of = self.keys.project(project)
-        pairs = [word for field, count in sorted(held.tracked.items()) for word in (field, count)]
-        members = sorted(held.processing)
-        arguments = ("", day, f"{held.score:.17g}", len(pairs) // 2, len(members), *pairs, *members)
-        own = (of.meta, of.days, of.counts(day), of.processing(day))
-        return bool(self._announce(project, integer(self._exchange.call("replace_counts", own, arguments))))
-
-    def _stable(self, project: str, day: str) -> _Day:
-        """The day as it was while nothing changed it."""
-        of = self.keys.project(project)
-        for _ in range(10):
-            before = self.days(project).get(day)
-            counts, index = self._exchange.ask(
-                [request(of.meta, [("HGETALL", of.counts(day)), ("ZRANGE", of.processing(day), 0, -1)])]
-            )[0]
-            tracked, processing, ids = self._tally(of, day)
-            if before is not None and self.days(project).get(day) == before:
-                flat = names(counts)
-                counted = {name.decode(): int(count) for name, count in zip(flat[::2], flat[1::2], strict=True)}
-                return _Day(counted, set(names(index)), tracked, processing, ids, before)
-        raise ReadError("busy", f"{project} {day} changes all the time; check it when it is at rest")
-
-    def _tally(self, of: ProjectKeys, day: str) -> tuple[Counter[str], set[bytes], int]:
-        tracked: Counter[str] = Counter()
-        processing: set[bytes] = set()
-        ids = 0
-        for under, delivery, state in self._held(of, day, b"d", of.deliveries(day)):
-            ids += 1
-            if state:
-                held = delivery_state(under, delivery, state)
-                tracked[f"{held.group}:{held.rank}"] += 1
-                if held.rank == PROCESSING:
-                    processing.add(in_processing(held.group, held.created_us, delivery))
-        for under, event, state in self._held(of, day, b"e", of.events(day)):
-            ids += 1
-            if state:
-                tracked[f"{event_state(under, event, state).group}:e"] += 1
-        return tracked, processing, ids
-
-    def _held(self, of: ProjectKeys, day: str, kind: bytes, base: bytes) -> Iterator[tuple[str, bytes, bytes]]:
-        """What counts under a day: the day that an id is kept under, its stored form and its state."""
-        for id_, state in self._exchange.nodes(of.meta, base):
-            yield day, id_, state
-        number = number_of_day(day)
-        for id_, state in self._exchange.undated(of, kind, number):
-            yield UNDATED, id_, state
-
-
-def _difference(project: str, day: str, field: str, counted: int, tracked: int) -> Difference:
-    group, _, what = field.partition(":")
-    return Difference(project, day, int(group), what, counted, tracked)
+@taking_apart(_WHAT)
+def _due(look: list[Reply], clock: Clock, through: str | None) -> _Due | None:
+    """What is to be ended in a project that looks so; None for nothing."""
+    marks = marks_of(accepted(look[0]))
+    listed, undated = dated(accepted(look[1])), scored(accepted(look[2]))
+    expires = through is not None and (marks.expired < through or any(day <= through for day in listed))
+    days = [day for day in listed if through is None or day > through]
+    now = clock.now_us // 1_000_000
+    past = [
+        day
+        for day in days
+        if day > marks.settled and end_of(day) + clock.contract.rule_of(day).track_days * 86_400 < now
+    ]
+    settled = max([marks.settled, *past])
+    folded = [day for day in days if day <= settled and end_of(day) + _FOLDED_AFTER_DAYS * 86_400 < now]
+    has_undated = bool(settled) and any(number <= number_of_day(settled) for _, number in undated)
+    due = _Due(expires, past, folded, settled, has_undated)
+    return due if expires or past or folded or has_undated else None
 
 
 def close_each(

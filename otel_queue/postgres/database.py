@@ -5,7 +5,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib import resources
 from typing import Any, Final, LiteralString
@@ -133,15 +133,14 @@ class Reading:
         with self._limited(), self._connection.transaction():
             return self._connection.execute(query).fetchall()
 
-    def copied(self, query: "psycopg.sql.Composed", types: Sequence[str]) -> Iterator[Row]:
-        """The rows of a query by binary COPY; `types` says how each column is decoded. Raises ReadError.
+    def copied(self, query: "psycopg.sql.Composed") -> bytes:
+        """The rows of a query by binary COPY, as they came: they are not decoded while the server waits to send more.
 
-        The server's limit goes on until the last row was taken, so take them at once.
+        Raises ReadError.
         """
         copying = psycopg.sql.SQL("COPY ({}) TO STDOUT (FORMAT BINARY)").format(query)
         with self._limited(), self._connection.cursor() as cursor, cursor.copy(copying) as copy:
-            copy.set_types(types)
-            yield from copy.rows()
+            return b"".join(copy)
 
     def plan(self, name: str) -> None:
         """Has the statement in NAME.sql planned and not run: raises ReadError where it could not be."""

@@ -49,7 +49,8 @@ _BY_WORDS: Final = (
 )
 
 _ADVICE: Final = {
-    "permission": "; grant the role what otel_queue/postgres/grants.sql lists",
+    "permission": "; grant the role what otel_queue/postgres/grants.sql lists, "
+    "or to follow otel_queue/database/grants.sql",
     "missing_table": "; is this the gateway's database, and its schema `convoy`?",
     "timeout": "; raise postgres.statement_timeout_seconds, or read the snapshot tables",
     "replica_conflict": "; raise max_standby_streaming_delay, or turn hot_standby_feedback on at the replica",

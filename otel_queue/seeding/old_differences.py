@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 
+from otel_queue.ledger.administration import Marks
 from otel_queue.ledger.counts import DayCounts
 from otel_queue.ledger.keys import SETTLED
-from otel_queue.ledger.tracked import Marks, Tracked
+from otel_queue.ledger.tracked import Tracked
 from otel_queue.seeding.repairs import Finding
 from otel_queue.seeding.window import Window
 

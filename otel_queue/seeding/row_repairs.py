@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
+from otel_queue.ledger.administration import Marks
 from otel_queue.ledger.identity import UNDATED, Identity, day_of, identify
 from otel_queue.ledger.states import delivery_state, event_state
 from otel_queue.ledger.store import LedgerStore
-from otel_queue.ledger.tracked import Kind, Marks, Place, Tracked
+from otel_queue.ledger.tracked import Kind, Place, Tracked
 from otel_queue.lifecycle import Record
 from otel_queue.postgres.rows import AttemptRow, DeliveryRow, EventRow
 from otel_queue.seeding.attempts import UNTIMED, by_birth, made_at, repair_attempt

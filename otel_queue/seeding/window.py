@@ -2,7 +2,7 @@
 
 from typing import Final, NamedTuple
 
-from otel_queue.ledger.counts import Clock
+from otel_queue.ledger.administration import Clock
 from otel_queue.ledger.identity import day_of
 from otel_queue.ulid import lowest_ulid
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import _pytest.outcomes
 
-from tests.bench import database, export, growth, inspector, ledger, package, reads, recorder, scrape
+from tests.bench import database, export, follow, growth, inspector, ledger, merging, package, reads, recorder, scrape
 from tests.bench.result import Result
 
 Bench = Callable[[str], Iterator[Result]]
@@ -27,12 +27,15 @@ BENCHES: dict[str, Bench] = {
     "cold-read": reads.cold,
     "idle-read": reads.idle,
     "ledger-memory": ledger.memory,
+    "ledger-merge": merging.merge,
     "scrape-50k": export.scrape,
     "otlp-push-50k": export.push,
     "growth-queues": growth.queues,
     "growth-series": growth.series,
     "database-time": database.time_spent,
     "seed-cost": database.once,
+    "follow-fill": follow.fill,
+    "follow-steady": follow.steady,
     "import-time": package.import_time,
     "help-time": package.help_time,
 }

@@ -30,7 +30,7 @@ EVENTS, DELIVERIES = 1_000_000, 3_000_000
 SCRAPES = 20
 COUNTED = (names.EVENTS, names.DELIVERIES)
 AGES = (names.EVENT_BACKLOG, names.DELIVERY_BACKLOG)
-_SETTINGS = (
+SETTINGS = (
     "shared_buffers=256MB",
     "max_wal_size=4GB",
     "work_mem=64MB",
@@ -45,10 +45,10 @@ def time_spent(bench: str) -> Iterator[Result]:
     """
     with _gateway() as (gateway, ledger):
         _run(gateway, ledger, "seed")
-        counted = {parity: _refresh(gateway, parity) for parity in ("legacy", "corrected")}
+        counted = {parity: refresh(gateway, parity) for parity in ("legacy", "corrected")}
         exporter = _exporter(gateway, ledger)
         _agree(_shown(exporter), gateway)
-        with _statements(gateway) as spent:
+        with statements(gateway) as spent:
             for _ in range(SCRAPES):
                 exporter.scrape("", None)
         yield Result(
@@ -73,13 +73,13 @@ def once(bench: str) -> Iterator[Result]:
     After each the ledger must say every number of the corrected refresh.
     """
     with _gateway() as (gateway, ledger):
-        refresh = _refresh(gateway, "legacy")
+        one_refresh = refresh(gateway, "legacy")
         for command in ("seed", "reconcile"):
-            with _statements(gateway) as spent:
+            with statements(gateway) as spent:
                 told = _run(gateway, ledger, command)
             _agree(ledger.families(), gateway)
-            detail = {"seconds": spent["seconds"], "refresh_seconds": refresh, "wall_seconds": told["seconds"]}
-            yield Result(f"{bench}: {command}", spent["seconds"] / refresh, "refreshes", None, detail)
+            detail = {"seconds": spent["seconds"], "refresh_seconds": one_refresh, "wall_seconds": told["seconds"]}
+            yield Result(f"{bench}: {command}", spent["seconds"] / one_refresh, "refreshes", None, detail)
 
 
 def _agree(ours: Families, gateway: Gateway) -> None:
@@ -108,7 +108,7 @@ def _shown(exporter: Pipeline) -> Families:
 
 @contextlib.contextmanager
 def _gateway() -> Iterator[tuple[Gateway, Ledger]]:
-    with postgres_server(settings=_SETTINGS) as server, redis_server() as redis:
+    with postgres_server(settings=SETTINGS) as server, redis_server() as redis:
         with server.connect() as connection:
             connection.execute((HERE / "schema.sql").read_bytes())
             connection.execute("CREATE EXTENSION pg_stat_statements")
@@ -118,14 +118,15 @@ def _gateway() -> Iterator[tuple[Gateway, Ledger]]:
             yield gateway, ledger
 
 
-def _refresh(gateway: Gateway, parity: Any) -> float:
-    with _statements(gateway) as spent:
+def refresh(gateway: Gateway, parity: Any) -> float:
+    """Database seconds of one reading of all numbers."""
+    with statements(gateway) as spent:
         gateway.read(parity, statement_timeout_seconds=600.0)
     return spent["seconds"]
 
 
 @contextlib.contextmanager
-def _statements(gateway: Gateway) -> Iterator[dict[str, float]]:
+def statements(gateway: Gateway) -> Iterator[dict[str, float]]:
     """What statements of the block took, without those that ask for it."""
     gateway.execute("SELECT pg_stat_statements_reset()")
     spent: dict[str, float] = {}

@@ -37,12 +37,16 @@ class Scene:
         self.follower = self.new_follower()
 
     def new_follower(
-        self, dsn: Secret | None = None, monotonic: Callable[[], float] = time.monotonic, **settings: Any
+        self,
+        dsn: Secret | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+        statement_timeout_seconds: float = 30.0,
+        **settings: Any,
     ) -> Follower:
         """Another process's."""
         config = replace(self.config, follow=replace(self.config.follow, **settings))
-        if dsn is not None:
-            config = replace(config, postgres=replace(config.postgres, dsn=dsn))
+        postgres = PostgresConfig(dsn=dsn or self.gateway.dsn, statement_timeout_seconds=statement_timeout_seconds)
+        config = replace(config, postgres=postgres)
         self._opened.append(Follower(config, monotonic=monotonic))
         return self._opened[-1]
 

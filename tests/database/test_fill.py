@@ -47,7 +47,7 @@ def test_a_fill_that_is_killed_in_the_middle_of_a_step_makes_it_again(
     )
     scene.place()
     target = scene.follower.target
-    part: Any = {"write": target, "put": target.counts, "settle": target.upkeep}.get(after, target.tracked)
+    part: Any = {"write": target, "put": target.ids.whole_days, "settle": target.upkeep}.get(after, target.ids)
     act = getattr(part, after)
 
     def act_and_die(*arguments: Any) -> Any:

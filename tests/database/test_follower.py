@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from otel_queue.config import QueueConfig
-from otel_queue.errors import ReadError
+from otel_queue.database.target import Target
+from otel_queue.errors import ReadError, WriteError
 from otel_queue.pipeline import Pipeline
 from tests.database.scene import Scene
 from tests.postgres.gateway import EVENTS
@@ -172,6 +173,21 @@ def test_the_command_without_a_database_or_with_one_that_is_gone_says_so(plain: 
     assert "geheim" not in gone.stderr
 
 
+def test_the_command_proves_that_the_ledger_is_equal_to_the_rows(plain: Scene) -> None:
+    fill(plain.gateway, 6, days=45)
+    delivery = plain.delivery(plain.event(), "Success")
+    plain.follower.turn(NEVER)
+    assert follow(plain, "--verify").stdout == "the ledger is equal to the rows\n"
+    plain.set_status(delivery, "Failure")
+    proof = follow(plain, "--verify", "--json")
+    assert proof.returncode == 1
+    assert {(each["labels"][3], each["ledger"], each["database"]) for each in json.loads(proof.stdout)} == {
+        ("success", 1, None),
+        ("failure", None, 1),
+    }
+    assert "METRIC" in follow(plain, "--verify").stdout
+
+
 def test_the_command_follows_until_it_is_asked_to_end(plain: Scene) -> None:
     process = subprocess.Popen(
         [PROGRAM, "follow", "--redis-url", str(plain.config.redis.location), "--follow-look-seconds", "0.1"],
@@ -187,3 +203,29 @@ def test_the_command_follows_until_it_is_asked_to_end(plain: Scene) -> None:
     finally:
         process.kill()
     assert plain.follower.turn(NEVER).has_lease, "the lease was given back"
+
+
+def test_a_ledger_that_could_not_be_begun_is_begun_by_the_next_turn(
+    plain: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain.event(source="S1")
+    begin = Target.begin
+
+    def fail(target: Target) -> None:
+        raise WriteError("out_of_memory", "OOM")
+
+    monkeypatch.setattr(Target, "begin", fail)
+    with pytest.raises(WriteError):
+        plain.follower.turn(NEVER)
+    monkeypatch.setattr(Target, "begin", begin)
+    plain.follower.turn(NEVER)
+    assert plain.brief(EVENTS) == {"S1": 1}
+
+
+def test_what_a_fill_could_not_tell_is_counted_once(plain: Scene) -> None:
+    plain.delivery(plain.event(), "Strange")
+    for _ in range(120):
+        plain.delivery(plain.event(), "Success")
+    turn = plain.follower.turn(NEVER)
+    # By the fill, and by the sweep.
+    assert turn.failures == {"unknown_status": 2}

@@ -1,5 +1,8 @@
 """What a look finds by itself, without a sweep."""
 
+import pytest
+
+from otel_queue.errors import ReadError
 from tests.database.scene import Scene
 from tests.postgres.gateway import ATTEMPTS, EVENT_BACKLOG, EVENTS
 
@@ -162,3 +165,15 @@ def test_a_status_that_nobody_knows_is_left_out_and_counted(plain: Scene) -> Non
     looked = plain.follower.look(plain.place())
     assert looked.failures == {"unknown_status": 1}
     assert plain.brief() == {"E1,success,S1": 1}
+
+
+def test_a_look_that_a_lock_holds_up_beyond_the_statements_time_is_made_again(plain: Scene) -> None:
+    plain.follower = plain.new_follower(statement_timeout_seconds=0.3)
+    with plain.gateway.server.connect(plain.gateway.database) as other, other.transaction():
+        other.execute("LOCK TABLE convoy.event_deliveries IN ACCESS EXCLUSIVE MODE")
+        plain.event()
+        with pytest.raises(ReadError) as caught:
+            plain.look()
+        assert caught.value.reason == "timeout"
+    plain.look()
+    plain.assert_equal()

@@ -134,3 +134,21 @@ def test_what_redis_lost_is_told_again(scene: Scene) -> None:
         client.delete(key)
     scene.sweep()
     assert scene.brief() == {"E1,success,S1": 5}
+
+
+def test_an_event_that_was_replayed_hides_no_event_that_is_gone(partitioned: Scene) -> None:
+    """It has two rows, in two slices, and one id."""
+    replayed = partitioned.new_id(3600)
+    partitioned.gateway.execute(
+        "INSERT INTO convoy.events (id, event_type, project_id, source_id, created_at)"
+        " VALUES (%s, 't', 'P', 'replayed', now() - interval '1 h')",
+        replayed,
+    )
+    gone = partitioned.event(source="gone")
+    for _ in range(60):
+        partitioned.event(source="between")
+    partitioned.gateway.event(replayed, source="replayed")
+    partitioned.look()
+    partitioned.gateway.execute("DELETE FROM convoy.events WHERE id = %s", gone)
+    partitioned.sweep()
+    assert partitioned.brief(EVENTS) == {"replayed": 1, "between": 60}

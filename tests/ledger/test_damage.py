@@ -12,6 +12,7 @@ from otel_queue.ledger.families import tally_families
 from otel_queue.ledger.held import HeldCounters
 from otel_queue.ledger.keys import Keys
 from otel_queue.ledger.reader import LedgerReader
+from otel_queue.ledger.scripts import script
 from otel_queue.ledger.upkeep import Upkeep
 from otel_queue.lifecycle import AttemptMade, DeliveryCreated, EventCreated, Record, StatusSet
 from otel_queue.redis_client import Answers, RedisLink, Request, connect
@@ -175,7 +176,7 @@ class Interrupted:
         self._meanwhile = meanwhile
 
     def exchange(self, requests: Sequence[Request], deadline: float) -> Answers:
-        if any(b"Puts the counts of a day in the place" in item.packed for item in requests):
+        if any(script("replace_counts").sha in item.packed for item in requests):
             self._meanwhile()
         return self._link.exchange(requests, deadline)
 

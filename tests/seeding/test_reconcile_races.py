@@ -35,7 +35,7 @@ from tests.servers.redis_cluster import Cluster
 
 SKEWS_US = (-2_000_000, 0, 2_000_000)
 BEFORE_RECORDING = script("record_deliveries").sha
-BEFORE_FORGETTING = b"Takes deliveries, or events, of one project"
+BEFORE_FORGETTING = script("forget_ids").sha
 SECOND_US = 1_000_000
 
 

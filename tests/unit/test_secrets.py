@@ -47,6 +47,7 @@ CARRIERS: Mapping[str, tuple[str, ...]] = {
     "redis.password": (CANARY,),
     "redis.sentinel_password": (CANARY,),
     "ledger.url": URLS,
+    "follow.redis_url": URLS,
     "postgres.dsn": DSNS,
 }
 FILES: Mapping[str, tuple[str, ...]] = {
@@ -66,7 +67,7 @@ HARMLESS = frozenset(
     {
         *("redis.username", "redis.sentinel_username", "redis.tls_ca_file", "redis.tls_cert_file"),
         *("domain.source", "domain.fallback", "domain.shadow", "domain.labels", "domain.shard"),
-        *("ledger.namespace", "postgres.parity", "server.listen"),
+        *("ledger.namespace", "follow.namespace", "postgres.parity", "server.listen"),
     }
 )
 # OpenTelemetry's own, by their forms: the last one is no header at all.

@@ -58,10 +58,9 @@ class Merge:
                 )
         if not is_dry and (self._force or not report.reasons):
             if report.needs_force and self._survey is not None:
-                self._survey(report)
+                self._survey(report.end(time.monotonic() - began))
             report = self._merge(contract, projects, report, survey)
-        report.seconds = time.monotonic() - began
-        return report
+        return report.end(time.monotonic() - began)
 
     def _merge(self, contract: Contract, projects: list[str], found: Report, survey: Pass) -> Report:
         merged = Report(is_dry=False, compared=found.compared)
@@ -76,11 +75,11 @@ class Merge:
 
     def _pass(self, contract: Contract, report: Report, allowed: int | None = None) -> Pass:
         # The time first: what is read after it is as of it, or later.
-        now_us = self._rows.counts.clock().now_us
-        rest = Rest(now_us, self._rows.tracked.swept_us(), contract.max_skew_us)
+        now_us = self._rows.clock().now_us
+        rest = Rest(now_us, self._rows.swept_us(), contract.max_skew_us)
         if not rest.swept_us:
             raise OtelQueueError(
-                f"{self._rows.name} does not hold all rows yet: merge it when `otel-queue follow` has read them all once"
+                f"{self._rows.name} does not hold all rows yet: merge it when `otel-queue follow` has read all once"
             )
         return Pass(
             self._rows, self._hooks, contract, rest, report,
@@ -89,7 +88,7 @@ class Merge:
 
     def _agreed(self) -> Contract:
         """The contract of the hooks' ledger; raises OtelQueueError where that of the rows' has other rules."""
-        rows, hooks = (side.counts.clock().contract for side in (self._rows, self._hooks))
+        rows, hooks = (side.clock().contract for side in (self._rows, self._hooks))
         if (rows.max_skew_us, rows.rules) != (hooks.max_skew_us, hooks.rules):
             raise OtelQueueError(
                 f"{self._rows.name} has the contract {_text(rows)} and {self._hooks.name} has {_text(hooks)}: ids are "

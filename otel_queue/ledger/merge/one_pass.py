@@ -9,7 +9,7 @@ from otel_queue.ledger.contract import Contract
 from otel_queue.ledger.identity import end_of
 from otel_queue.ledger.merge.report import Report
 from otel_queue.ledger.merge.settled import Change, SettledDays
-from otel_queue.ledger.merge.side import Held, Side, tracked_days
+from otel_queue.ledger.merge.side import KnownId, Side, tracked_days
 from otel_queue.ledger.merge.words import AS_CREATED, STATUS, Rest, Word, delivery_word, event_word
 from otel_queue.ledger.project import Labels
 from otel_queue.ledger.states import delivery_state, event_state
@@ -78,16 +78,16 @@ class Pass:
         return tracked_days(self._rows, self._hooks, project, kind, self._rest.now_us, attempt_days)
 
     def _describe(self, project: str) -> None:
-        [said], [held] = (side.tracked.descriptions([project]) for side in (self._rows, self._hooks))
+        [said], [held] = (side.descriptions([project]) for side in (self._rows, self._hooks))
         if said.names != held.names and (said.time_us, said.names) > (held.time_us, held.names):
             self._merged(project, "description")
             self._write(project, [ProjectDescribed(project, said.time_us, *said.names)])
 
     def _expire(self, project: str) -> None:
-        through = self._rows.marks(project).expired
-        if through <= self._hooks.marks(project).expired:
+        through = self._rows.marks_of(project).expired
+        if through <= self._hooks.marks_of(project).expired:
             return
-        days = [day for day in self._hooks.upkeep.days(project) if day <= through]
+        days = [day for day in self._hooks.days(project) if day <= through]
         if len(days) > 1:
             self._report.reasons.append(
                 f"{project}: {number_of(len(days), 'day')} up to {through} would expire for good"
@@ -97,8 +97,8 @@ class Pass:
 
     def _take_place(self, place: Place) -> None:
         matched = 0
-        for chunk in self._rows.ids(place):
-            is_closed, states = self._hooks.find(place, [each.identity for each in chunk])
+        for chunk in self._rows.chunks(place):
+            is_closed, states = self._hooks.states(place, chunk)
             matched += len(states) - states.count(None)
             if place.kind == "delivery":
                 self._report.held[place.project] += len(states) - states.count(None)
@@ -106,39 +106,39 @@ class Pass:
             for word, state in zip(self._words(place, chunk, states), states, strict=True):
                 records += self._judged(place, word, is_late=is_closed and state is None)
             self._write(place.project, records)
-            self._report.compared[place.kind] += len(chunk)
+            if self._report.is_dry:
+                self._report.compared[place.kind] += len(chunk)
             if self._advance is not None:
                 self._advance(len(chunk), f"{place.project} {place.day}")
         if place.kind == "attempt":
             if self._report.is_dry:
                 self._refuse_other_attempts(place)
-        elif self._hooks.tracked.counted(place) > matched:
+        elif self._hooks.counted(place) > matched:
             self._take_gone(place)
 
-    def _words(self, place: Place, chunk: Sequence[Held], states: Sequence[bytes | None]) -> Iterator[Word]:
+    def _words(self, place: Place, chunk: Sequence[KnownId], states: Sequence[bytes | None]) -> Iterator[Word]:
         """What each id of the rows is to be told with."""
         project, day = place.project, place.day
         stored = [each.identity.stored for each in chunk]
         if place.kind == "attempt":
-            labels = self._rows.tracked.attempt_labels(project, [each.state or b"" for each in chunk])
-            for each, state in zip(chunk, states, strict=True):
-                yield _attempt_word(project, each, labels.get(each.state or b"")) if state is None else Word()
+            for each, state, labels in zip(chunk, states, self._rows.labels_of_attempts(place, chunk), strict=True):
+                yield _attempt_word(project, each, labels) if state is None else Word()
         elif place.kind == "event":
-            said = [event_state(day, id_, each.state or b"") for id_, each in zip(stored, chunk, strict=True)]
+            said = [event_state(day, id_, each.state) for id_, each in zip(stored, chunk, strict=True)]
             held = [event_state(day, id_, state) if state else None for id_, state in zip(stored, states, strict=True)]
-            sources = self._rows.tracked.sources(project, {row.group for row in said})
-            kept = self._hooks.tracked.sources(project, {each.group for each in held if each})
+            sources = self._rows.sources(project, {row.group for row in said})
+            kept = self._hooks.sources(project, {each.group for each in held if each})
             for each, row, of in zip(chunk, said, held, strict=True):
                 yield event_word(
                     project, each.text, row, sources.get(row.group), of, kept.get(of.group) if of else None
                 )
         else:
-            rows = [delivery_state(day, id_, each.state or b"") for id_, each in zip(stored, chunk, strict=True)]
+            rows = [delivery_state(day, id_, each.state) for id_, each in zip(stored, chunk, strict=True)]
             known = [
                 delivery_state(day, id_, state) if state else None for id_, state in zip(stored, states, strict=True)
             ]
-            told = self._rows.tracked.labels(project, {row.group for row in rows})
-            labelled = self._hooks.tracked.labels(project, {each.group for each in known if each})
+            told = self._rows.labels(project, {row.group for row in rows})
+            labelled = self._hooks.labels(project, {each.group for each in known if each})
             for each, of_row, of_hooks in zip(chunk, rows, known, strict=True):
                 held_labels = labelled.get(of_hooks.group) if of_hooks else None
                 of_row_labels = told.get(of_row.group) or _UNTOLD
@@ -147,6 +147,8 @@ class Pass:
     def _judged(self, place: Place, word: Word, *, is_late: bool) -> list[Record]:
         """Counts what a word says; the record that is to be written for it, if any."""
         project = place.project
+        if word.is_moving or word.whats:
+            self.places.setdefault(project, set()).add(place)
         if word.is_moving:
             self._report.moving[project, place.kind] += 1
         elif word.whats and is_late:
@@ -159,7 +161,6 @@ class Pass:
                     self._merged(project, what)
             self._report.changed[project] += STATUS in word.whats
             if word.record is not None:
-                self.places.setdefault(project, set()).add(place)
                 return [word.record]
         return []
 
@@ -181,32 +182,30 @@ class Pass:
     def _take_gone(self, place: Place) -> None:
         """Forgets what the rows' ledger has not, if it is allowed to."""
         what = GONE[place.kind]
-        for chunk in self._hooks.ids(place):
-            _, states = self._rows.find(place, [each.identity for each in chunk])
+        for chunk in self._hooks.chunks(place):
+            _, states = self._rows.states(place, chunk)
             gone = [each for each, state in zip(chunk, states, strict=True) if state is None]
             at_rest = [each for each in gone if self._rest.is_settled(_told_us(place, each))]
             self._report.moving[place.project, what] += len(gone) - len(at_rest)
+            if gone:
+                self.places.setdefault(place.project, set()).add(place)
             if not self._force:
                 self._report.left[place.project, what] += len(at_rest)
                 continue
-            if at_rest:
-                self.places.setdefault(place.project, set()).add(place)
             forgotten = len(at_rest)
             if at_rest and not self._report.is_dry:
-                forgotten = sum(
-                    self._hooks.tracked.forget(place, [(each.identity, each.state or b"") for each in at_rest])
-                )
+                forgotten = sum(self._hooks.forget(place, [(each.identity, each.state) for each in at_rest]))
                 self._report.moving[place.project, what] += len(at_rest) - forgotten
             self._merged(place.project, what, forgotten)
 
     def _refuse_other_attempts(self, place: Place) -> None:
         """Raises OtelQueueError where hooks tell attempts by other ids than the rows have: each would count twice."""
-        for chunk in self._hooks.ids(place):
+        for chunk in self._hooks.chunks(place):
             old = [each for each in chunk if self._rest.is_settled(each.identity.created_us or self._rest.now_us)]
-            _, states = self._rows.find(place, [each.identity for each in old]) if old else (False, [])
+            _, states = self._rows.states(place, old) if old else (False, [])
             if len(old) >= _FEW_ATTEMPTS and states.count(None) * 2 > len(old):
                 raise OtelQueueError(
-                    f"{place.project} {place.day}: {states.count(None)} of {len(old)} attempts have ids that no row has, "
+                    f"{place.project} {place.day}: {states.count(None)} of {len(old)} attempts have ids without a row, "
                     "so merging would count each twice; let the hooks tell the ids of the rows, or use --no-attempts"
                 )
             return
@@ -235,7 +234,7 @@ class Pass:
     def _put(self, project: str, change: Change) -> None:
         if not self._report.is_dry:
             self._refuse_too_much(project)
-            if not self._hooks.counts.replace(project, change.day, change.wanted, change.score):
+            if not self._hooks.whole_days.replace(project, change.day, change.wanted, change.score):
                 self._report.moving[project, "settled day"] += 1
                 return
             if change.wanted.opened:
@@ -246,31 +245,30 @@ class Pass:
         """Counts what was made before any attempt that is known by its id, once, if the ledger began later."""
         days = self._days(project, "attempt")
         is_before = (end_of(days[0]) - 86_400) * 1_000_000 > self._contract.birth_us
-        if is_before or self._hooks.marks(project).attempts_before or project not in self._with_rows:
+        if is_before or self._hooks.attempts_before(project) or project not in self._with_rows:
             return
         before = self._attempts_before(project, days)
         self._merged(project, "attempt from before", before.total())
         if not self._report.is_dry:
-            self._hooks.tracked.begin_attempts(project, days[0], before)
+            self._hooks.begin_attempts(project, days[0], before)
 
     def _attempts_before(self, project: str, days: Sequence[str]) -> Counter[tuple[str, str, str]]:
         before: Counter[tuple[str, str, str]] = Counter()
         for _ in range(_TRIES):
             # The total first: what is counted meanwhile is known by its id, and makes the rest too small.
-            total = self._rows.tracked.attempts(project)
+            total = self._rows.attempts(project)
             known: Counter[tuple[str, str, str]] = Counter()
             for day in days:
-                for chunk in self._rows.ids(Place("attempt", project, day)):
-                    states = [each.state or b"" for each in chunk]
-                    labels = self._rows.tracked.attempt_labels(project, states)
-                    known.update(labels[state] for state in states if state in labels)
+                place = Place("attempt", project, day)
+                for chunk in self._rows.chunks(place):
+                    known.update(filter(None, self._rows.labels_of_attempts(place, chunk)))
             before = total - known
-            if self._rows.tracked.attempts(project) == total:
+            if self._rows.attempts(project) == total:
                 break
         return before
 
 
-def _attempt_word(project: str, each: Held, labels: tuple[str, str, str] | None) -> Word:
+def _attempt_word(project: str, each: KnownId, labels: tuple[str, str, str] | None) -> Word:
     if labels is None:
         return Word(("attempt that lost its labels",))
     endpoint, status, code = labels
@@ -279,8 +277,8 @@ def _attempt_word(project: str, each: Held, labels: tuple[str, str, str] | None)
     return Word(("attempt added",), record)
 
 
-def _told_us(place: Place, each: Held) -> int:
-    state = each.state or b""
+def _told_us(place: Place, each: KnownId) -> int:
+    state = each.state
     if place.kind == "event":
         return event_state(place.day, each.identity.stored, state).time_us
     return delivery_state(place.day, each.identity.stored, state).status_us

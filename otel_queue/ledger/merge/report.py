@@ -28,6 +28,12 @@ class Report:
     reasons: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
+    def end(self, seconds: float) -> "Report":
+        """The report of a merge that took so long, without what was counted zero times."""
+        self.seconds = seconds
+        self.merged, self.moving, self.beyond, self.left = +self.merged, +self.moving, +self.beyond, +self.left
+        return self
+
     @property
     def needs_force(self) -> bool:
         """Whether something is to be done that takes force: what has no row is forgotten, or more than is allowed."""

@@ -52,8 +52,8 @@ class SettledDays:
         self._project = project
         self._rest = rest
         # The scores first: what changes after them is noticed when a day is put.
-        self._scores, self._listed = hooks.days(project), rows.days(project)
-        self._marks, self._marks_of_rows = hooks.marks(project), rows.marks(project)
+        self._scores, self._listed = hooks.scores(project), rows.scores(project)
+        self._marks, self._marks_of_rows = hooks.marks_of(project), rows.marks_of(project)
         self._said, self._labels_said = self._open(rows)
         self._held, self._labels_held = self._open(hooks)
 
@@ -89,8 +89,8 @@ class SettledDays:
     def _compare(self, found: Differences, day: str) -> None:
         said, held = self._of_day(self._said, day), self._of_day(self._held, day)
         ended, opened = held.keys() - said.keys(), said.keys() - held.keys()
-        wanted = self._rows.tracked.counts(self._project, day)
-        counted = self._hooks.tracked.counts(self._project, day).counts
+        wanted = self._rows.counts(self._project, day)
+        counted = self._hooks.counts(self._project, day).counts
         found.held += _deliveries(counted)
         if wanted.counts == counted and not ended and not opened:
             return
@@ -114,7 +114,7 @@ class SettledDays:
         for id_, row in said.items():
             held = self._held.get(id_)
             told_us = held.status_us if held else self._rest.status_us(row.status_us, 0) or 1
-            labels = self._rows.tracked.group(self._project, row.group)
+            labels = self._rows.group(self._project, row.group)
             wanted.opened[id_] = Opened(labels, row.rank, told_us, row.created_us)
         # As they are known from now on: a later record takes the delivery from there.
         known = {id_ for id_, row in said.items() if row.rank == PROCESSING}
@@ -136,8 +136,8 @@ class SettledDays:
         }
 
     def _open(self, side: Side) -> tuple[dict[bytes, DeliveryState], dict[int, Labels]]:
-        states = {id_: delivery_state("", id_, state) for id_, state in side.tracked.open(self._project)}
-        return states, side.tracked.labels(self._project, {state.group for state in states.values()})
+        states = {id_: delivery_state("", id_, state) for id_, state in side.open(self._project)}
+        return states, side.labels(self._project, {state.group for state in states.values()})
 
 
 def _deliveries(counts: Counter[tuple[str, str]]) -> int:
