@@ -6,16 +6,17 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, Self
 
 from tests.asynq_peer import AsynqPeer
-from tests.convoy import words
-from tests.convoy.comparison import Compared, Number, between, compare, exported, only_known
+from tests.convoy import expected
+from tests.convoy.comparison import Compared, Exported, Number, between, compare, exported, only_known
 from tests.convoy.driver import Driver
+from tests.convoy.expected import Numbers
 from tests.convoy.gateway import Convoy
 from tests.convoy.receiver import Receiver
-from tests.convoy.words import Word
 from tests.servers.otel_queue import ServeProcess, serve
 from tests.servers.process import ServerProcess, wait_until
 from tests.servers.redis import RedisServer, redis_server
@@ -59,7 +60,7 @@ namespace = "not-followed-from-here"
 
 
 class Lab:
-    """Inside the `with`, a follower runs, and one exporter for each way to the domain's numbers."""
+    """Inside the `with`, a follower runs, and one exporter for each source of the domain metrics."""
 
     def __init__(self, gateway: Convoy, webhooks: Receiver, directory: Path) -> None:
         self.convoy = gateway
@@ -68,11 +69,12 @@ class Lab:
         self.compared: list[Compared] = []
         self.story: list[str] = []
         """Lines for whoever reads the table."""
+        self.seen: set[str] = set()
+        """The statuses of deliveries that were compared."""
         self._directory = directory
         self._config = directory / "follow.toml"
 
     def __enter__(self) -> Self:
-        self._stack = ExitStack()
         with ExitStack() as stack:
             self._asynq = stack.enter_context(AsynqPeer(self.convoy.redis.url))
             self._ledger: RedisServer = stack.enter_context(redis_server())
@@ -84,8 +86,8 @@ class Lab:
             self._follower.start()
             self._exporter = stack.enter_context(serve(url, config=DATABASE_CONFIG.format(dsn=dsn)))
             self._domain: dict[str, ServeProcess] = {
-                "rows, of the database source": self._exporter,
-                "rows, of the follower": stack.enter_context(serve(url, config=followed)),
+                _DATABASE: self._exporter,
+                _FOLLOWER: stack.enter_context(serve(url, config=followed)),
             }
             self._stack = stack.pop_all()
         return self
@@ -141,36 +143,54 @@ class Lab:
 
         return _settled(read)
 
-    def _read_queues(self) -> tuple[Word, Word]:
+    def _read_queues(self) -> tuple[Numbers, Exported]:
         """What is known, and what is exported, of all that stood still meanwhile."""
-        before = words.queue_word(self._asynq)
+        before = expected.asynq_numbers(self._asynq)
         scraped = self._exporter.scrape().text
-        known = between(before, words.queue_word(self._asynq), LATENCY_SLACK_SECONDS)
+        known = between(before, expected.asynq_numbers(self._asynq), LATENCY_SLACK_SECONDS)
         return known, only_known(exported(scraped, known), known)
 
     def _rows(self, moment: str, name: str, exporter: ServeProcess) -> Compared:
         def read() -> Compared:
-            ours = exported(exporter.scrape().text, words.DOMAIN)
-            return compare(moment, name, ours, words.row_word(self.convoy.postgres, AGE_SLACK_SECONDS))
+            ours = exported(exporter.scrape().text, expected.DOMAIN)
+            known = expected.row_numbers(self.convoy.postgres, AGE_SLACK_SECONDS)
+            self.seen.update(
+                status for labels in known[expected.DELIVERIES] for key, status in labels if key == "status"
+            )
+            return compare(moment, name, ours, known)
 
         return _settled(read)
+
+    def change_behind_the_follower(self) -> None:
+        """Changes a final status by hand. Looks miss that until the next sweep, so the comparison must find it."""
+        self.convoy.postgres.execute(
+            "UPDATE convoy.event_deliveries SET status = 'Failure'"
+            " WHERE id = (SELECT min(id) FROM convoy.event_deliveries WHERE status = 'Success')"
+        )
+        found = self._rows("changed by hand", _FOLLOWER, self._domain[_FOLLOWER])
+        explained = [each._replace(cause="a final row changed by hand, before a sweep") for each in found.differences]
+        assert {each.metric for each in explained} == {expected.DELIVERIES}, found.differences
+        assert len(explained) == 2, found.differences
+        self.compared.append(replace(found, differences=explained))
 
     def compare_with_snapshots(self, moment: str) -> None:
         """With Convoy's own counts, once it has made them again."""
         since = time.time()
         wait_until(
-            lambda: words.snapshot_time(self.convoy.postgres) > since,
+            lambda: expected.snapshot_time(self.convoy.postgres) > since,
             within=SNAPSHOT_SECONDS,
             what="Convoy refreshes its snapshot tables",
         )
-        known = words.snapshot_word(self.convoy.postgres)
+        known = expected.snapshot_numbers(self.convoy.postgres)
         for name, exporter in self._domain.items():
-            ours = exported(exporter.scrape().text, words.DOMAIN)
-            against = name.replace("rows", "Convoy's snapshots")
+            ours = exported(exporter.scrape().text, expected.DOMAIN)
+            against = name.replace("rows", "snapshots")
             self.compared.append(compare(moment, against, ours, known, known_difference))
 
 
 _ASYNQ: Final = "Asynq's inspector"
+_DATABASE: Final = "database source and rows"
+_FOLLOWER: Final = "follower and rows"
 _FOLLOW: Final = (str(Path(sys.executable).parent / "otel-queue"), "follow")
 
 
@@ -186,7 +206,7 @@ def _settled(read: Callable[[], Compared]) -> Compared:
 
 def known_difference(metric: str, ours: float | None, theirs: Number) -> str:
     """Why our number is not the one in Convoy's snapshot tables; empty where nobody knows."""
-    if metric in (words.EVENT_BACKLOG, words.DELIVERY_BACKLOG):
+    if metric in (expected.EVENT_BACKLOG, expected.DELIVERY_BACKLOG):
         if ours == 0 and theirs is None:
             return "a known group without a delivery in Processing is 0"
         if ours and isinstance(theirs, float) and theirs and abs(ours - theirs) < SNAPSHOT_SECONDS:

@@ -27,7 +27,7 @@ def convoy_source() -> Path:
 
 
 def build_convoy(source: Path, directory: Path) -> Path:
-    """The program, in `directory`. go.mod is copied and the page of the dashboard laid over, so the checkout stays."""
+    """The program, built in `directory` from a copy of go.mod; the dashboard's page, which Convoy embeds, is empty."""
     go = shutil.which("go") or missing(Needs.CONVOY, "no go on PATH: Convoy cannot be built")
     module = directory / "convoy.mod"
     shutil.copy(source / "go.mod", module)

@@ -39,9 +39,14 @@ def test_every_number_of_a_real_convoy_is_what_asynq_and_its_rows_say(
         _drive(lab, lab.driver)
     finally:
         unexplained = [f"{each.moment}: {difference}" for each in lab.compared for difference in each.unexplained]
+        ages = sum(each.ages for each in lab.compared)
+        told = f"ages that grew: {ages}; statuses of deliveries: {', '.join(sorted(lab.seen))}"
         with capsys.disabled():
-            sys.stdout.write("\n" + "\n".join([*lab.story, table(lab.compared), *unexplained[:MOST_SHOWN]]) + "\n")
+            sys.stdout.write(
+                "\n" + "\n".join([*lab.story, told, table(lab.compared), *unexplained[:MOST_SHOWN]]) + "\n"
+            )
     assert not unexplained
+    assert lab.seen == {"scheduled", "processing", "retry", "success", "failure", "discarded"}
 
 
 def _drive(lab: Lab, driver: Driver) -> None:
@@ -103,5 +108,6 @@ def _drive(lab: Lab, driver: Driver) -> None:
     lab.compare("an endpoint deleted before its events came to it", is_moving=True)
     driver.stop_agent(signal.SIGTERM)
     lab.compare("the agent ended for good")
+    lab.change_behind_the_follower()
     lab.story.append(lab.sweep())
     lab.compare("swept")

@@ -31,7 +31,7 @@ class Age:
 
 
 Values = dict[Labels, "float | Age"]
-Word = dict[str, Values]
+Numbers = dict[str, Values]
 """By metric and labels."""
 
 
@@ -39,35 +39,34 @@ def labelled(**labels: str) -> Labels:
     return frozenset(labels.items())
 
 
-def queue_word(asynq: AsynqPeer) -> Word:
-    """By Asynq's inspector."""
-    word: dict[str, Values] = defaultdict(dict)
+def asynq_numbers(asynq: AsynqPeer) -> Numbers:
+    """By Asynq's own inspector."""
+    numbers: dict[str, Values] = defaultdict(dict)
     for queue in asynq.call("queues"):
         info = asynq.call("queue_info", queue=queue)
         of_queue = labelled(queue=queue)
         for state in STATES:
-            word["asynq_tasks_enqueued_total"][labelled(queue=queue, state=state)] = float(info[state])
-        word["asynq_queue_size"][of_queue] = float(info["size"])
-        word["asynq_queue_memory_usage_approx_bytes"][of_queue] = float(info["memory_usage"])
-        word["asynq_tasks_processed_total"][of_queue] = float(info["processed_total"])
-        word["asynq_tasks_failed_total"][of_queue] = float(info["failed_total"])
-        word["asynq_queue_paused_total"][of_queue] = float(info["paused"])
-        word["asynq_queue_groups"][of_queue] = float(info["groups"])
+            numbers["asynq_tasks_enqueued_total"][labelled(queue=queue, state=state)] = float(info[state])
+        numbers["asynq_queue_size"][of_queue] = float(info["size"])
+        numbers["asynq_queue_memory_usage_approx_bytes"][of_queue] = float(info["memory_usage"])
+        numbers["asynq_tasks_processed_total"][of_queue] = float(info["processed_total"])
+        numbers["asynq_tasks_failed_total"][of_queue] = float(info["failed_total"])
+        numbers["asynq_queue_paused_total"][of_queue] = float(info["paused"])
+        numbers["asynq_queue_groups"][of_queue] = float(info["groups"])
         latency = info["latency_ns"] / 1e9
-        word["asynq_queue_latency_seconds"][of_queue] = Age(latency, latency) if latency else 0.0
+        numbers["asynq_queue_latency_seconds"][of_queue] = Age(latency, latency) if latency else 0.0
         open_tasks = float(info["size"] - info["completed"] - info["archived"])
         if queue == "CreateEventQueue":
-            word["convoy_event_queue_scheduled_total"][labelled(status="scheduled")] = open_tasks
+            numbers["convoy_event_queue_scheduled_total"][labelled(status="scheduled")] = open_tasks
         if queue == "EventWorkflowQueue":
-            word["convoy_event_workflow_queue_match_subscriptions_total"][labelled(status="scheduled")] = open_tasks
+            numbers["convoy_event_workflow_queue_match_subscriptions_total"][labelled(status="scheduled")] = open_tasks
     servers = asynq.call("servers") or ()
-    # No server is a zero of ours and an empty list of Asynq's.
-    word["asynq_server_concurrency"][labelled()] = float(sum(each["concurrency"] for each in servers))
-    return dict(word)
+    numbers["asynq_server_concurrency"][labelled()] = float(sum(each["concurrency"] for each in servers))
+    return dict(numbers)
 
 
-def row_word(postgres: PostgresServer, slack: float) -> Word:
-    """By the rows, as they were meant to be counted; ages may differ by `slack` seconds and by what reading takes."""
+def row_numbers(postgres: PostgresServer, slack: float) -> Numbers:
+    """By the rows; ages may be `slack` seconds off."""
     with postgres.connect() as connection:
         cursor = connection.cursor()
 
@@ -87,10 +86,10 @@ def row_word(postgres: PostgresServer, slack: float) -> Word:
             )
             attempts = rows("SELECT project_id, endpoint_id, status, http_status FROM convoy.delivery_attempts")
     now = time.time()
-    word: dict[str, Values] = {metric: defaultdict(float) for metric in DOMAIN}
+    numbers: dict[str, Values] = {metric: defaultdict(float) for metric in DOMAIN}
     sources = {(project, id): source or "http" for project, id, source in events}
     for (project, _), source in sources.items():
-        word[EVENTS][labelled(project=project, source=source, status="success")] += 1.0  # type: ignore[operator]
+        numbers[EVENTS][labelled(project=project, source=source, status="success")] += 1.0  # type: ignore[operator]
     born: dict[tuple[str, Labels], float | None] = {}
     for project, event, endpoint, status, event_type, created in deliveries:
         source = sources.get((project, event), "unknown")
@@ -100,7 +99,7 @@ def row_word(postgres: PostgresServer, slack: float) -> Word:
             event_type=event_type or "", source=source, organisation_id=organisation,
             organisation_name=organisations.get(organisation, ""),
         )  # fmt: skip
-        word[DELIVERIES][labels] += 1.0  # type: ignore[operator]
+        numbers[DELIVERIES][labels] += 1.0  # type: ignore[operator]
         for group in (
             (EVENT_BACKLOG, labelled(project=project, source=source)),
             (DELIVERY_BACKLOG, labelled(project=project, endpoint=endpoint or "", source=source)),
@@ -109,13 +108,13 @@ def row_word(postgres: PostgresServer, slack: float) -> Word:
             if status == "Processing":
                 born[group] = created if held is None else min(held, created)
     for (metric, labels), since in born.items():
-        word[metric][labels] = 0.0 if since is None else Age(now - since - slack, now - since + slack)
+        numbers[metric][labels] = 0.0 if since is None else Age(now - since - slack, now - since + slack)
     for project, endpoint, succeeded, http_status in attempts:
         code = http_status[:3] if http_status else "none"
         outcome = "success" if succeeded else "failure"
         labels = labelled(project=project, endpoint=endpoint or "", status=outcome, http_status_code=code)
-        word[ATTEMPTS][labels] += 1.0  # type: ignore[operator]
-    return {metric: dict(values) for metric, values in word.items()}
+        numbers[ATTEMPTS][labels] += 1.0  # type: ignore[operator]
+    return {metric: dict(values) for metric, values in numbers.items()}
 
 
 _SNAPSHOTS: Final = {
@@ -145,9 +144,9 @@ def snapshot_time(postgres: PostgresServer) -> float:
     return float(made[0])
 
 
-def snapshot_word(postgres: PostgresServer) -> Word:
+def snapshot_numbers(postgres: PostgresServer) -> Numbers:
     """By Convoy's own snapshot tables: what its /metrics shows where it has a licence."""
-    word: Word = {}
+    numbers: Numbers = {}
     for metric, (name, table, columns) in _SNAPSHOTS.items():
         value = "age_seconds" if metric.endswith("_seconds") else "total"
         with postgres.connect() as connection:
@@ -156,7 +155,7 @@ def snapshot_word(postgres: PostgresServer) -> Word:
                 f" JOIN convoy.metrics_snapshot_meta m USING (generation) WHERE m.name = '{name}'".encode()
             )
             keys = [column.name for column in cursor.description or ()][:-1]
-            word[metric] = {
+            numbers[metric] = {
                 frozenset(zip(keys, map(str, labels), strict=True)): number for *labels, number in cursor.fetchall()
             }
-    return word
+    return numbers
