@@ -33,7 +33,8 @@ QUEUES: Final = (
     "RetryEventQueue",
     "BatchRetryQueue",
 )
-REST_SECONDS: Final = 180.0
+# Tasks of an agent that was killed come back when their leases have ended, and then wait for a retry.
+REST_SECONDS: Final = 300.0
 
 
 class Driver:
@@ -190,13 +191,21 @@ class Driver:
             # Between two queues a task is nowhere for a moment.
             return len(quiet_since) > 1 and quiet_since[-1] - quiet_since[0] > 1.0
 
-        wait_until(is_quiet, within=REST_SECONDS, what="Convoy's queues are empty")
+        try:
+            wait_until(is_quiet, within=REST_SECONDS, what="Convoy's queues are empty")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; open: {self._open()}") from error
 
-    def _open(self) -> int:
-        """Tasks that will run still."""
-        lists = [self._redis.llen(f"asynq:{{{queue}}}:{state}") for queue in QUEUES for state in ("pending", "active")]
-        sets = [self._redis.zcard(f"asynq:{{{queue}}}:{state}") for queue in QUEUES for state in ("scheduled", "retry")]
-        return sum(lists) + sum(sets)
+    def _open(self) -> dict[str, int]:
+        """Tasks that will run still, by queue and state."""
+        found: dict[str, int] = {}
+        for queue in QUEUES:
+            for state in ("pending", "active", "scheduled", "retry"):
+                key = f"asynq:{{{queue}}}:{state}"
+                count = self._redis.llen(key) if state in ("pending", "active") else self._redis.zcard(key)
+                if count:
+                    found[f"{queue} {state}"] = count
+        return found
 
     def wait_for_retries(self, queue: str, count: int) -> None:
         """Until so many tasks of the queue wait to be tried again."""
