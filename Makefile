@@ -10,7 +10,7 @@ JOBS   ?= 5
 # Every program of a new machine that the tests call. Their Redis and PostgreSQL are those of wheels.
 BARE   := cat chmod dirname env git make mkdir nohup od rm setpriv sh sleep tr
 
-.PHONY: demo test test-bare check e2e bench soak simulate mutants programs docs clean
+.PHONY: demo test test-bare check e2e convoy bench soak simulate mutants programs docs clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -39,6 +39,10 @@ check: $(STAMP)
 
 e2e: $(STAMP) ## everything real on one machine: each number of the dashboard is what was driven
 	$(BIN)/python -m pytest -n 0 tests/e2e/whole $(ARGS)
+
+convoy: $(STAMP) ## a real Convoy, built from CONVOY_SOURCE=DIR, driven and killed: each number compared; ten minutes
+	@CONVOY_SOURCE="$(CONVOY_SOURCE)" CONVOY_REPLACE="$(CONVOY_REPLACE)" \
+	$(BIN)/python -m pytest -n 0 -rs tests/convoy $(ARGS)
 
 bench: $(STAMP) ## one JSON object a line; make bench ONLY=inspector-wall runs one
 	@$(BIN)/python -m tests.bench $(ONLY)

@@ -68,6 +68,15 @@ def test_where_all_is_required_what_is_missing_fails(tests: Path) -> None:
     assert "no chromium on PATH; needs apt-get install chromium (TESTS_REQUIRE_ALL=1 forbids skipping)" in done.stdout
 
 
+def test_a_checkout_of_convoy_is_never_required_and_the_skip_says_how_to_give_one(tmp_path: Path) -> None:
+    file = tmp_path / "test_real.py"
+    file.write_text("from tests.convoy.program import convoy_source\n\ndef test_real(): convoy_source()\n")
+    done = run(file, "-n", "0", **{REQUIRE_ALL: "1", "CONVOY_SOURCE": ""})
+    assert done.returncode == 0, done.stdout
+    assert "1 skipped" in done.stdout
+    assert "make convoy CONVOY_SOURCE=DIR" in done.stdout
+
+
 @pytest.mark.parametrize("need", Needs)
 def test_a_promise_that_is_not_checked_is_named_in_the_readmes_own_words(need: Needs) -> None:
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").replace("**", "").split())
