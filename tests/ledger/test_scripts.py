@@ -60,7 +60,7 @@ def test_a_state_takes_the_fewest_bytes_that_hold_it(ledger: Ledger, client: Any
         ledger.write(StatusSet("p", ulid(at, index), "retry", at + offset, created_us=at - 200))
         told, group = offset.to_bytes(width, "big", signed=True), number.to_bytes(digits, "big")
         stored = (at // 1000 << 80 | index).to_bytes(16, "big")
-        # Retry is 3, a creation time that a status set tells 8, a status that was set 64; the creation time takes 2 bytes.
+        # Retry is 3, a creation time that a status set tells 8, a status that was set 64; that time takes 2 bytes.
         head = bytes([3 + 8 + 64, width - 1 + 8 + 64 * (digits - 1)])
         assert client.hget(f"oq:{{p}}:deliveries:{TODAY}", stored) == head + told + told + b"\xff\x38" + group
 
