@@ -105,30 +105,45 @@ def slow_lanes(config: Config, budget: SeriesBudget) -> list[Lane]:
     ]
 
 
-def follow_lane(config: Config) -> Lane | None:
-    """The lane that follows the database, if it is switched on. It exports nothing: it keeps a ledger."""
-    if not config.follow.enabled:
-        return None
-    look_seconds = config.follow.look_seconds
-    return Lane(
-        "follow",
-        _follow_collector(config),
-        min_interval_seconds=look_seconds,
-        max_staleness_seconds=_SLOW_LANE_INTERVALS * look_seconds,
-    )
+class FollowLane(Lane):
+    """The lane that follows the database. It exports nothing: it keeps a ledger, on time, whether anybody reads or not.
 
+    Raises ConfigError without psycopg, which is an extra.
+    """
 
-def _follow_collector(config: Config) -> Callable[[], Collected]:
-    from otel_queue.database.follower import Follower  # psycopg is an extra
+    def __init__(self, config: Config) -> None:
+        from otel_queue.database.follower import Follower
 
-    follower, never = Follower(config), threading.Event()
+        self._look_seconds = config.follow.look_seconds
+        self._follower = Follower(config)
+        self._stop = threading.Event()
+        super().__init__(
+            "follow",
+            self._turn,
+            min_interval_seconds=self._look_seconds,
+            max_staleness_seconds=_SLOW_LANE_INTERVALS * self._look_seconds,
+        )
 
-    def collect() -> Collected:
+    def start(self) -> None:
+        """Begins to follow."""
+        threading.Thread(target=self._keep_time, name="otel-queue-follow-timer", daemon=True).start()
+
+    def end(self, budget_seconds: float) -> None:
+        """Ends between two slices, and lets another follower begin at once; waits for that no longer than it may."""
+        self._stop.set()
+        self.wait(budget_seconds)
+        self._follower.close()
+
+    def _keep_time(self) -> None:
+        while not self._stop.wait(self._look_seconds):
+            self.refresh(0.0)
+
+    def _turn(self) -> Collected:
+        if self._stop.is_set():
+            return Collected([])  # the last push reads every lane once more
         # Slices of a sweep leave the second half of the interval to the next look.
-        turn = follower.turn(never, until=time.monotonic() + config.follow.look_seconds / 2)
+        turn = self._follower.turn(self._stop, until=time.monotonic() + self._look_seconds / 2)
         return Collected([], turn.failures)
-
-    return collect
 
 
 def _staleness(name: str, interval: float, config: Config) -> float:

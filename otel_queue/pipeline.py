@@ -15,7 +15,7 @@ from otel_queue.config import (
     Config,
     parse_listen,
 )
-from otel_queue.configured_lanes import follow_lane, quick_lanes, selection, slow_lanes
+from otel_queue.configured_lanes import FollowLane, quick_lanes, selection, slow_lanes
 from otel_queue.errors import ReadError
 from otel_queue.export.compatibility import compatibility_families
 from otel_queue.export.instruments import meter_provider
@@ -63,7 +63,7 @@ class Pipeline:
         self._sources |= {"postgres": "PostgreSQL", "follow": "PostgreSQL"}
         budget = SeriesBudget(config.domain.most_series)
         self._lanes, self._slow_lanes = quick_lanes(config, budget), slow_lanes(config, budget)
-        self._follow_lane, self._ends = follow_lane(config), threading.Event()
+        self._follow_lane = FollowLane(config) if config.follow.enabled else None
         if self._follow_lane is not None:
             self._slow_lanes.append(self._follow_lane)
         self._selection = selection(config)
@@ -88,13 +88,7 @@ class Pipeline:
         if self._push:
             self._push.start()
         if self._follow_lane is not None:
-            threading.Thread(target=self._follow, name="otel-queue-follow-timer", daemon=True).start()
-
-    def _follow(self) -> None:
-        """Follows on time, whether anybody reads or not."""
-        assert self._follow_lane is not None
-        while not self._ends.wait(self._config.follow.look_seconds):
-            self._follow_lane.refresh(0.0)
+            self._follow_lane.start()
 
     def scrape(self, accept: str, budget_seconds: float | None) -> Exposition:
         """The samples of now in the best format for the Accept header, within the budget whatever Redis does.
@@ -144,7 +138,8 @@ class Pipeline:
 
     def shutdown(self) -> bool:
         """Pushes a last time and stops, within `otlp.shutdown_timeout_seconds`; False if that push failed."""
-        self._ends.set()
+        if self._follow_lane is not None:
+            self._follow_lane.end(self._config.otlp.shutdown_timeout_seconds)
         return self._push.shutdown(self._config.otlp.shutdown_timeout_seconds) if self._push else True
 
     def _build_push(self) -> OtlpPush:

@@ -108,6 +108,7 @@ class Look:
         found.by_key = {row.key: row for row in rows.deliveries_by_key(asked)}
         found.gone = [key for key in asked if key not in found.by_key]
         found.gone += [row.key for row in (*deliveries.values(), *found.by_key.values()) if row.is_deleted]
+        self.memory.sources.begin()
         self.memory.sources.add(events)
         wanted = self.memory.sources.unknown(self._changed(found))
         self.memory.sources.add(rows.events_by_key(wanted))

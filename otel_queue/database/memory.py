@@ -11,11 +11,16 @@ _SOURCES: Final = 200_000
 
 
 class Sources:
-    """The sources of the events that were read last: twice `_SOURCES` of them at most."""
+    """The sources of the events that one reading met, and of as many of the readings before it as there is room for."""
 
     def __init__(self) -> None:
         self._newer: dict[Key, str | None] = {}
         self._older: dict[Key, str | None] = {}
+
+    def begin(self) -> None:
+        """Before a reading: nothing that is added from here on is forgotten until the next one begins."""
+        if len(self._newer) > _SOURCES:
+            self._older, self._newer = self._newer, {}
 
     def add(self, rows: Iterable[EventRow]) -> None:
         """Remembers them; an event that was replayed has the source that one of its rows has."""
@@ -23,8 +28,6 @@ class Sources:
             source = row.source or None  # a blank one is none
             held = self._newer.get(row.key)
             self._newer[row.key] = min(held, source) if held and source else held or source
-        if len(self._newer) > _SOURCES:
-            self._older, self._newer = self._newer, {}
 
     def of(self, key: Key) -> Label:
         """The event's source; UNTOLD if it is not remembered."""

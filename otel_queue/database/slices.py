@@ -130,6 +130,7 @@ class Slices:
                 events += rows.events_without_time()
                 deliveries += rows.deliveries_without_time()
                 attempts += rows.attempts_without_time()
+            self.sources.begin()
             self.sources.add(events)
             found = Slice(span, time_us)
             # An event whose id tells no day counts on that of its first row, also if it was replayed behind midnight.

@@ -130,6 +130,7 @@ def test_serve_follows_by_a_lane_that_needs_no_reader(plain: Scene) -> None:
         assert states["follow"]
     finally:
         pipeline.shutdown()
+    assert plain.follower.turn(NEVER).has_lease, "the lease was given back"
 
 
 def events(scene: Scene) -> Any:
