@@ -36,9 +36,7 @@ redis.call('HSET', 'sim:now', 's', ARGV[1], 'us', ARGV[2])
 for _, key in ipairs(redis.call('ZRANGEBYSCORE', 'sim:ends', '-inf', ARGV[1])) do redis.call('DEL', key) end
 redis.call('ZREMRANGEBYSCORE', 'sim:ends', '-inf', ARGV[1])
 """
-_READS: Final = frozenset(
-    b"GET HGET HMGET HGETALL HKEYS HLEN EXISTS ZCARD ZRANGE ZRANGEBYSCORE ZRANGEBYLEX".split()
-)
+_READS: Final = frozenset(b"GET HGET HMGET HGETALL HKEYS HLEN EXISTS ZCARD ZRANGE ZRANGEBYSCORE ZRANGEBYLEX".split())
 
 
 class Scripts:
