@@ -29,7 +29,8 @@ for _, listed in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do
     had = had + 1
   end
 end
-if redis.call('HEXISTS', KEYS[1], 'settled') == 1 then
+local settled, settling = unpack(redis.call('HMGET', KEYS[1], 'settled', 'settling'))
+if settled or settling then
   for number = 0, OPEN_NODES - 1 do
     local node = PREFIX .. 'open:' .. number
     for _, id in ipairs(redis.call('HKEYS', node)) do

@@ -71,7 +71,8 @@ def fill(gateway: Gateway, number: int, size: int = 200, *, days: int = 45) -> T
         )
         for deleted in (False, True) if chance.random() < 0.05 else (False,):
             id_ = _some_id(chance, created)
-            moved = at(min(created + chance.randrange(10_000) * 1_000_000, now_us()))
+            # At rest: a row of a moment ago is left to the next run. After midnight some would be of now.
+            moved = at(min(created + chance.randrange(10_000) * 1_000_000, now_us() - MINUTE_US))
             # In a partition a row has a time; without one its age in processing is not known to the database.
             told = is_partitioned or labels[-1] == "Processing" or chance.random() < 0.9
             when = at(created) if told else None

@@ -92,7 +92,8 @@ def _assert_same_ids(ask: Ask, name: str, keys: dict[str, list[bytes]], of: Proj
         for id_, state in _raw(ask, key):
             if _day_of_id(id_) <= settled:
                 opened[(id_, *_state("", id_, state))] += 1
-    _same(name, "open", opened, Counter((id_, *_state_of(held)) for id_, held in of.open.items()))
+    kept = Counter((id_, *_state_of(held)) for id_, held in of.open.items() if held.day <= settled)
+    _same(name, "open", opened, kept)
     events: Counter[tuple[Any, ...]] = Counter()
     for key in keys["events"]:
         day = key.decode().split(":")[3]
