@@ -8,7 +8,7 @@ from otel_queue.ledger.families import ledger_families, tally_families
 from otel_queue.ledger.held import HeldCounters
 from otel_queue.ledger.project import Project
 from otel_queue.ledger.reader import LedgerReader, LedgerSnapshot
-from tests.simulation import reference
+from tests.simulation import project as held_project
 from tests.simulation.network import Acting, BrokenError, Link, Network
 
 
@@ -79,7 +79,7 @@ class Exporter:
                 self._shown[key] = value
 
 
-def _compare_project(read: Project, held: reference.Project) -> None:
+def _compare_project(read: Project, held: held_project.Project) -> None:
     pairs: dict[str, tuple[object, object]] = {
         "deliveries": (+read.deliveries, held.deliveries_by_group()),
         "events": (+read.events, held.events_by_group()),

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from otel_queue.ledger.states import delivery_state, event_state
-from tests.simulation.reference import SETTLED, Delivery, Project, Reference, day_of
+from tests.simulation.project import SETTLED, Delivery, Project, day_of
+from tests.simulation.reference import Reference
 
 Ask = Callable[..., Any]
 _MARKS: Final = ("expired", "settled", "settling", "folded")

@@ -16,7 +16,7 @@ import hiredis
 
 from otel_queue.ledger.scripts import script
 from otel_queue.redis_client import ErrorReply, Reply, pack
-from tests.simulation.reference import NODE_ENTRIES
+from tests.simulation.project import NODE_ENTRIES
 
 Words = tuple[bytes, ...]
 Patch = tuple[str, str, str]

@@ -32,7 +32,7 @@ from tests.simulation.exporter import Exporter
 from tests.simulation.facts import fact_of
 from tests.simulation.holdings import assert_same_holdings
 from tests.simulation.network import Acting, BrokenError, Link, Network
-from tests.simulation.reference import day_of
+from tests.simulation.project import day_of
 from tests.simulation.schedule import DAY, OPERATORS, SECOND, Saying, Schedule, Step
 from tests.simulation.virtual_redis import Scripts
 from tests.simulation.worker import Worker
