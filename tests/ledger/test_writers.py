@@ -50,9 +50,11 @@ def test_a_full_buffer_drops_the_newest_and_counts_them() -> None:
 
 
 def test_what_redis_refuses_stays_queued_within_the_bound(refusing_url: str) -> None:
-    writer = buffered(refusing_url, most_records=1_000)
+    # What failed waits apart and leaves its room: nothing is tried before all has been told.
+    writer = buffered(refusing_url, most_records=1_000, interval_seconds=60.0)
     for number in range(100):
         assert writer.write(events(100 * number, 100 * (number + 1))) == ("queued" if number < 10 else "dropped")
+    assert not writer.flush(0.0)
     wait_until(lambda: writer.failures["connection"], what="a write fails")
     assert (len(writer), writer.dropped) == (1_000, 9_000)
     assert not writer.close(0.0)

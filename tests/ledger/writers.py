@@ -21,5 +21,5 @@ def store(url: str, connect_seconds: float = 2.0) -> LedgerStore:
     return LedgerStore(connect(RedisConfig(url=url, connect_timeout_seconds=connect_seconds)))
 
 
-def buffered(url: str, **options: Any) -> BufferedWriter:
-    return BufferedWriter(store(url), interval_seconds=0.01, flush_at_exit=False, **options)
+def buffered(url: str, *, interval_seconds: float = 0.01, **options: Any) -> BufferedWriter:
+    return BufferedWriter(store(url), interval_seconds=interval_seconds, flush_at_exit=False, **options)
