@@ -37,9 +37,10 @@ class Rule(NamedTuple):
 @functools.cache
 def tracked_until(contract: str, day: str) -> int:
     """The Unix second until which a day is tracked, and with it no earlier day that a longer rule has."""
-    days = [day, *(rule.split(":")[0] for rule in contract.split(";")[4:-1])]
-    lasts = [day_of(end_of(each) - DAY_SECONDS - 1) if each != day else day for each in days if each <= day]
-    return max(end_of(last) + rule_of(contract, last).track_days * DAY_SECONDS for last in lasts)
+    begins = [rule.split(":")[0] for rule in contract.split(";")[4:-1]]
+    # The last day of each rule is the one before the next rule begins.
+    lasts = [day_of(end_of(begin) - DAY_SECONDS - 1) for begin in begins if begin <= day]
+    return max(end_of(last) + rule_of(contract, last).track_days * DAY_SECONDS for last in [*lasts, day])
 
 
 @functools.cache
