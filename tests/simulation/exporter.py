@@ -39,8 +39,8 @@ class Exporter:
         self._reads_in_a_row = self._reads_in_a_row + 1 if is_the_same and acting.is_alone else 0
         self._trace(repr(_told_by(snapshot)).encode())
         self._show(snapshot)
-        # A node that does not answer may use up the time of one read, and not that of the next.
-        if acting.is_alone and (self._can_be_read() or self._reads_in_a_row > 0):
+        # A node that does not answer may use up the time of two reads, where others had failed before, and no more.
+        if acting.is_alone and (self._can_be_read() or self._reads_in_a_row > 1):
             self._compare(snapshot)
 
     def _can_be_read(self) -> bool:

@@ -112,7 +112,8 @@ class Project:
     attempt_labels: dict[bytes, int] = field(default_factory=dict)
     open: dict[bytes, Delivery] = field(default_factory=dict)
     copied_whole: bool = False
-    """Whether all of the day that is being settled was copied, or only its first node."""
+    """Whether all of the day that is being settled was copied, or only its first node and what changed since."""
+    changed_while_settling: set[bytes] = field(default_factory=set)
     open_undated: set[bytes] = field(default_factory=set)
     """Undated deliveries of days that were settled or ended, which are not final."""
 

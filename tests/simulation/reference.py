@@ -75,7 +75,9 @@ def _forget_old(project: Project, now: int) -> None:
 
     if settling and is_forgotten(settling):
         of_day = [(key[1], held) for key, held in project.deliveries.items() if key[0] == settling]
-        copied = of_day if project.copied_whole else of_day[:NODE_ENTRIES]
+        changed = project.changed_while_settling
+        copied = [each for index, each in enumerate(of_day) if index < NODE_ENTRIES or each[0] in changed]
+        copied = of_day if project.copied_whole else copied
         project.open.update({id_: held for id_, held in copied if held.status < FIRST_FINAL})
     for ids in (project.deliveries, project.events):
         for key in [key for key in ids if is_forgotten(key[0])]:
@@ -178,6 +180,8 @@ class _Call:
                 del project.open[id_]
         else:
             project.deliveries[self.day, id_] = after
+            if day == project.marks.get("settling") and self.day != UNDATED:
+                project.changed_while_settling.add(id_)
             if project.is_settled(day) and after.status >= FIRST_FINAL:
                 del project.deliveries[self.day, id_]
                 project.open_undated.discard(id_)
@@ -300,7 +304,7 @@ class _Call:
             return
         is_first = words[0] == b"0"
         if project.marks.get("settling") != self.day:
-            project.copied_whole = False
+            project.copied_whole, project.changed_while_settling = False, set()
         project.marks["settling"] = self.day
         project.copied_whole = project.copied_whole or not is_first or self.reply == 0
 

@@ -209,8 +209,15 @@ class World:
             self._upkeep[acting.step.actor].free_groups(project)
 
     def _do_add_rule(self, acting: Acting, rule: Rule) -> None:
-        with self._failing_openly():
-            self._upkeep[acting.step.actor].add_rule(rule)
+        """An operator does so when all is well, and again until every project has the rule."""
+        if self._net.faults or self._net.damaged or any(each.is_full or each.refusal for each in self._net.servers):
+            return
+        for _ in range(len(acting.step.fates) + 1):
+            try:
+                self._upkeep[acting.step.actor].add_rule(rule)
+            except OtelQueueError:
+                continue
+            return
 
     @contextlib.contextmanager
     def _failing_openly(self) -> Iterator[None]:
