@@ -29,6 +29,7 @@ class Exporter:
         """Raises BrokenError for what must not be."""
         is_the_same = self._faults_seen == self._network.fault_changes
         self._faults_seen = self._network.fault_changes
+        before, self._reads_in_a_row = self._reads_in_a_row, 0
         try:
             snapshot = self._reader.snapshot()
         except ReadError as error:
@@ -36,7 +37,7 @@ class Exporter:
             if acting.is_alone and self._can_be_read():
                 raise BrokenError(f"the ledger cannot be read: {error}") from error
             return
-        self._reads_in_a_row = self._reads_in_a_row + 1 if is_the_same and acting.is_alone else 0
+        self._reads_in_a_row = before + 1 if is_the_same and acting.is_alone else 0
         self._trace(repr(_told_by(snapshot)).encode())
         self._show(snapshot)
         # A node that does not answer may use up the time of two reads, where others had failed before, and no more.
