@@ -251,6 +251,7 @@ class World:
         net, server, meta = self._net, self._net.home(project), b"oq:{%s}:meta" % project.encode()
         if project not in net.damaged and net.look(server, b"EXISTS", meta):
             net.damaged.add(project)
+            net.fault_changes += 1
             net.look(server, b"RENAME", meta, b"sim:aside:" + meta)
             net.look(server, b"SET", meta, b"rubbish")
 
@@ -262,6 +263,7 @@ class World:
             meta = b"oq:{%s}:meta" % project.encode()
             net.look(server, b"RENAME", b"sim:aside:" + meta, meta)
             net.damaged.discard(project)
+            net.fault_changes += 1
 
     # The end
 
